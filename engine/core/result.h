@@ -1,0 +1,31 @@
+// Errors as values: no exceptions on the I/O path. An Error is for people: what, where, how to mend it.
+#pragma once
+
+#include <cerrno>
+#include <cstring>
+#include <expected>
+#include <string>
+#include <utility>
+
+namespace postrider {
+
+struct Error {
+    int code = 0;      // errno value, 0 when the error is not the system's
+    std::string text;  // one line, no newline
+};
+
+template <class T>
+using Result = std::expected<T, Error>;
+
+inline std::unexpected<Error> fail(std::string text, int code = 0) {
+    return std::unexpected(Error{code, std::move(text)});
+}
+
+// "open /x/y: No such file or directory"
+inline std::unexpected<Error> fail_errno(std::string what, int code = errno) {
+    what += ": ";
+    what += std::strerror(code);
+    return std::unexpected(Error{code, std::move(what)});
+}
+
+}  // namespace postrider
