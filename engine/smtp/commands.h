@@ -13,6 +13,8 @@ namespace postrider {
 
 // Octets that may stand between "<" and ">": no controls, no unquoted space, "<" or ">".
 bool safe_in_path(std::string_view path);
+// Octets that may stand in one parameter's value or a host name: no controls, no space.
+bool safe_in_word(std::string_view word);
 // Octets that may stand in a parameter list: no controls.
 bool safe_in_parameters(std::string_view parameters);
 

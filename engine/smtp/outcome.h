@@ -14,7 +14,7 @@ enum class OutcomeKind : uint8_t {
     transient,  // retry by the schedule; the attempt counts
     bounced,    // permanent
     ambiguous,  // the receiver may have it: retry by the schedule, flagged as possible duplicate
-    requeued,   // untouched: ready again at once, no attempt counted
+    requeued,   // untouched: no attempt counted, ready again as soon as what `scope` condemns is not in the way
 };
 
 // What a failure condemns: the narrowest thing that must not be used the same way again.

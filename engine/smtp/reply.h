@@ -74,7 +74,6 @@ class ReplyParser {
     std::string line_;  // begin of a line that was cut by a block's end, at most limits::kReplyLine octets
     size_t total_ = 0;
     bool cut_ = false;        // the line began in an earlier block
-    char last_ = 0;           // last octet of that earlier part
     bool finished_ = false;   // reply_ was handed out
     ReplyFault fault_ = ReplyFault::none;
 };
@@ -83,5 +82,8 @@ class ReplyParser {
 // one space, enhanced codes at the head of a line are dropped, at most limits::kReplyLogged octets.
 // Assigned to `out`, whose capacity is reused.
 void log_text(const Reply& reply, std::string& out);
+
+// The same censorship for other text of a peer or of the system, appended until `out` has limits::kReplyLogged octets.
+void append_printable(std::string_view text, std::string& out);
 
 }  // namespace postrider

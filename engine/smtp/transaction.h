@@ -83,8 +83,7 @@ class Transaction {
     size_t add_recipient(RecordId record, std::string_view address, std::string_view dsn = {});
 
     // Settles what the host cannot take (SIZE, 8-bit, SMTPUTF8, RCPTMAX), appends the first flight for the rest.
-    // done: nothing is left to send, `out` untouched. send_content: bdat. May be called again after a
-    // transaction was requeued as a whole (restart()).
+    // done: nothing is left to send, `out` is untouched (a RSET that was due still is). send_content: bdat.
     Step begin(const Capabilities& capabilities, Dialogue wanted, const BeginOptions& options, std::string& out);
     Step on_reply(const Reply& reply, std::string& out);
 
@@ -97,7 +96,8 @@ class Transaction {
     // judge(trouble). `detail`: what the system said, for the log; may be empty. No effect when done().
     void on_session_lost(Trouble trouble, std::string_view detail = {});
 
-    // Makes every recipient unsettled again (all of them were requeued): for another connection.
+    // Makes every recipient unsettled again, for another host or connection: only when all were requeued, or none of
+    // the settled ones is worth recording (Scope::host with another MX left).
     void restart();
 
     Dialogue dialogue() const { return dialogue_; }  // as begun
@@ -116,8 +116,7 @@ class Transaction {
     size_t size() const { return count_; }
     std::string_view address(size_t index) const { return recipients_[index].address; }
     RecordId record(size_t index) const { return recipients_[index].record; }
-    bool settled(size_t index) const { return recipients_[index].state == State::settled; }
-    // Valid once settled, until reset().
+    // Every recipient's fate, to be read once done(), until reset().
     const Outcome& outcome(size_t index) const { return recipients_[index].outcome; }
     size_t accepted() const { return accepted_; }  // RCPT answered 2xx
 
@@ -132,6 +131,7 @@ class Transaction {
         RecordId record = 0;
         State state = State::waiting;
         bool ascii = true;
+        bool sent = false;  // a RCPT of this attempt names it
         std::string address;
         std::string dsn;
         Outcome outcome;
@@ -139,27 +139,42 @@ class Transaction {
     // What the next reply answers.
     enum class Expect : uint8_t { nothing, rset, mail, rcpt, data, dot, dot_alone, bdat };
 
-    bool refuse_locally(const Capabilities& capabilities);
-    void append_flight(std::string& out);
-    bool append_next(std::string& out);
+    void refuse_locally();
+    void begin_flight();
+    void append_mail_command(std::string& out) const;
+    void append_rcpt_command(size_t index, std::string& out) const;
+    size_t next_sent(size_t from) const;
     Step on_rset(const Reply& reply, std::string& out);
     Step on_mail(const Reply& reply, std::string& out);
     Step on_rcpt(const Reply& reply, std::string& out);
+    Step after_last_rcpt(std::string& out);
     Step on_data(const Reply& reply, std::string& out);
     Step on_final(const Reply& reply);
     Step on_dot_alone(const Reply& reply);
+    Step on_closing(const Reply& reply);
+    Step finish(Step step);
+    Step break_session(Trouble trouble);
+    void settle(Recipient& recipient, Trouble trouble, std::string_view detail = {});
+    void settle(Recipient& recipient, const Verdict& verdict, std::string_view detail);
+    void settle(Recipient& recipient, OutcomeKind kind, Scope scope, const Reply& reply);
+    void settle_accepted(OutcomeKind kind, Scope scope, const Reply& reply);
+    void settle_surplus();
 
     std::vector<Recipient> recipients_;  // the first count_ are this message's
     size_t count_ = 0;
     std::string sender_;
     std::string envid_;
     MessageFacts facts_;
+    Capabilities offered_;
     Dialogue dialogue_ = Dialogue::none;
     Expect expect_ = Expect::nothing;
     size_t next_rcpt_ = 0;  // recipient whose RCPT reply is due
+    size_t rcpts_due_ = 0;  // RCPT replies still to come
     size_t accepted_ = 0;
     bool reused_ = false;
     bool reset_first_ = false;
+    bool mail_refused_ = false;
+    bool end_after_ = false;  // the session must not carry another transaction
     bool in_flight_ = false;  // the duplicate window
     bool done_ = false;
     bool may_quit_ = false;

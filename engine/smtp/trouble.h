@@ -4,6 +4,7 @@
 // session into `ambiguous` when the final dot may have been seen.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 
@@ -51,9 +52,8 @@ enum class Trouble : uint8_t {
     no_ports,        // EADDRNOTAVAIL
     file_changed,    // FAULTS 51
     file_unreadable, // FAULTS 52
-    cancelled,       // an administrator cancelled the mail
 };
-inline constexpr auto kTroubleCount = static_cast<size_t>(Trouble::cancelled) + 1;
+inline constexpr auto kTroubleCount = static_cast<size_t>(Trouble::file_unreadable) + 1;
 
 struct Verdict {
     OutcomeKind kind = OutcomeKind::transient;
@@ -65,7 +65,7 @@ struct Verdict {
 
 // The fate of a recipient that this trouble leaves unsettled, before its final dot.
 const Verdict& judge(Trouble trouble);
-// The same once the dot may have been seen (FAULTS 1): ambiguous, unless the trouble is about the message itself.
+// The same once the dot may have been seen: ambiguous, in the words of this trouble (FAULTS 1).
 Verdict judge_in_flight(Trouble trouble);
 
 // A refusal, read by the phase it answers: kind and scope (code, enhanced code and text are the reply's own).
@@ -81,8 +81,8 @@ enum class Answer : uint8_t {
     out_of_step,  // this reply cannot answer this command
 };
 
-// Whether a reply accepts the command of this phase. Only the codes of RFC 5321 4.3.2 do: a 221 is never a delivery
-// (FAULTS 16), a 250 never starts a content (FAULTS 12).
+// Whether a reply accepts the command of this phase. The first digit decides (RFC 5321 4.2.1), but a code of another
+// command is no answer: a 221 is never a delivery (FAULTS 16), a 250 never starts a content (FAULTS 12).
 Answer answer(Phase phase, const Reply& reply);
 
 // `reused`: the session has carried a transaction before (FAULTS 28). Only for answer() == refused.
