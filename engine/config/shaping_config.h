@@ -140,7 +140,7 @@ struct ShapingBlock {
 
 class ShapingRules {
   public:
-    // `domain` and `mx_hosts` in lower case without final dot; `source_name` empty: the kernel's choice.
+    // `domain` and `mx_hosts` as A-labels in lower case without final dot; `source_name` empty: the kernel's choice.
     EffectiveShaping effective(std::string_view domain, std::string_view site_name,
                                std::span<const std::string> mx_hosts,
                                std::string_view source_name) const;

@@ -45,4 +45,7 @@ struct ShapingKey {
 const std::vector<ShapingKey>& shaping_keys();
 const ShapingKey* find_shaping_key(std::string_view name);
 
+// A value written as text, as in `shape set DOMAIN key=value`; an error without the key's name.
+Result<ShapingValue> parse_shaping_value(const ShapingKey& key, std::string_view text);
+
 }  // namespace postrider

@@ -1,0 +1,331 @@
+#include "engine/config/config.h"
+
+#include <fmt/format.h>
+#include <netdb.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <memory>
+
+#include "engine/config/toml_reader.h"
+#include "engine/core/limits.h"
+
+namespace postrider {
+namespace {
+
+constexpr DurationMs kDayMs = 86'400'000;
+
+// The machine's full name as the resolver's files tell it; Debian's own host name has no domain.
+std::string machine_fqdn() {
+    char name[256] = {};
+    if (gethostname(name, sizeof name - 1) != 0) return {};
+    if (is_ehlo_name(name)) return name;
+    addrinfo hints{};
+    hints.ai_flags = AI_CANONNAME;
+    hints.ai_socktype = SOCK_STREAM;
+    addrinfo* found = nullptr;
+    if (getaddrinfo(name, nullptr, &hints, &found) != 0) return name;
+    const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> owner(found, freeaddrinfo);
+    return found->ai_canonname != nullptr ? found->ai_canonname : name;
+}
+
+bool is_port(std::string_view text) {
+    unsigned port = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
+    return error == std::errc{} && end == text.data() + text.size() && port >= 1 && port <= 65535;
+}
+
+// "192.0.2.1:25", "[::1]:25"; without a port only where `port_needed` is false.
+bool is_endpoint(std::string_view text, bool port_needed) {
+    if (!port_needed && is_ip_address(text)) return true;
+    if (text.starts_with('[')) {
+        const auto close = text.find(']');
+        if (close == std::string_view::npos) return false;
+        const auto address = text.substr(1, close - 1), rest = text.substr(close + 1);
+        if (!is_ip_address(address) || address.find(':') == std::string_view::npos) return false;
+        return rest.empty() ? !port_needed : rest.front() == ':' && is_port(rest.substr(1));
+    }
+    const auto colon = text.find(':');
+    return colon != std::string_view::npos && is_ip_address(text.substr(0, colon)) &&
+           is_port(text.substr(colon + 1));
+}
+
+class ConfigLoader {
+  public:
+    ConfigLoader(const std::string& path, const std::optional<std::string>& machine_name,
+                 LoadedConfig& out)
+        : problems_(path, out.problems), machine_name_(machine_name), out_(out),
+          config_(out.config) {
+        config_.file = path;
+        std::error_code ignored;  // of absolute(): fails only when the working folder is gone
+        folder_ = std::filesystem::absolute(path, ignored).parent_path();
+    }
+
+    void load() {
+        const auto file = read_toml(problems_);
+        if (!file) return;
+        TableReader root(*file, "", problems_);
+        read_server(root);
+        read_small_tables(root);
+        read_smtp(root);
+        read_retry(root);
+        read_sources(root);
+        read_shaping(root);
+        root.finish();
+        check_source_names();
+    }
+
+  private:
+    std::string resolved(const std::string& path) const {
+        return (folder_ / path).lexically_normal().string();
+    }
+
+    // The table `name`, or an empty one: every default is then filled in by the same way.
+    template <class Read>
+    void section(TableReader& root, std::string_view name, Read read) {
+        static const toml::table kEmpty;
+        const toml::table* table = root.table(name);
+        TableReader reader(table != nullptr ? *table : kEmpty, std::string(name), problems_);
+        read(reader);
+        reader.finish();
+    }
+
+    void check_hostname(TableReader& reader, std::string& hostname) {
+        const std::string before = hostname;
+        reader.string("hostname", hostname);
+        if (hostname == before || is_ehlo_name(hostname)) return;
+        problems_.error(place_of(reader.find("hostname")->source()),
+                        reader.path_to("hostname") + ": \"" + hostname + "\" is no full host name, "
+                        "allowed: a name with a domain, such as \"mail.example.com\"");
+        hostname = before;
+    }
+
+    void read_server(TableReader& root) {
+        section(root, "server", [&](TableReader& reader) {
+            ServerConfig& server = config_.server;
+            check_hostname(reader, server.hostname);
+            if (reader.find("hostname") == nullptr) use_machine_name();
+            reader.string("spool", server.spool);
+            reader.string("log", server.log);
+            server.spool = resolved(server.spool);
+            server.log = resolved(server.log);
+            reader.integer("shards", server.shards, 0, limits::kShards);
+            reader.duration("shutdown_timeout", server.shutdown_timeout_ms, 0, kDayMs);
+            read_admin(reader);
+        });
+    }
+
+    void use_machine_name() {
+        const std::string name = machine_name_ ? *machine_name_ : machine_fqdn();
+        if (is_ehlo_name(name)) {
+            config_.server.hostname = name;
+            return;
+        }
+        problems_.error({}, "server.hostname: is missing and this machine's name \"" + name +
+                                "\" has no domain: set it to the full name that receivers find in "
+                                "the DNS, such as \"mail.example.com\"");
+    }
+
+    void read_admin(TableReader& reader) {
+        std::string& admin = config_.server.admin;
+        reader.string("admin", admin);
+        if (admin.empty()) admin = config_.server.spool + "/admin.sock";
+        if (is_endpoint(admin, true)) return;
+        if (admin.find('/') != std::string::npos) {
+            admin = resolved(admin);
+            return;
+        }
+        problems_.error(place_of(reader.find("admin")->source()),
+                        "server.admin: \"" + admin + "\" is neither, allowed: an address with a "
+                        "port, such as \"127.0.0.1:8025\", or the path of a Unix socket");
+    }
+
+    void read_small_tables(TableReader& root) {
+        section(root, "dns", [&](TableReader& reader) {
+            const auto servers = reader.strings("servers");
+            for (const auto& [text, at] : servers.value_or(std::vector<TableReader::Item>{})) {
+                if (is_endpoint(text, false)) {
+                    config_.dns.servers.push_back(text);
+                } else {
+                    problems_.error(at, "dns.servers: \"" + text + "\" is no address, allowed: "
+                                        "\"192.0.2.1\", \"127.0.0.1:5353\", \"[::1]:53\"");
+                }
+            }
+        });
+        section(root, "limits", [&](TableReader& reader) {
+            constexpr uint64_t kLeastMemory = 1 << 20;
+            reader.size("memory", config_.limits.memory, kLeastMemory);
+            reader.integer("connections", config_.limits.connections, 1, 1'000'000);
+        });
+        section(root, "journal", [&](TableReader& reader) {
+            reader.duration("commit", config_.journal.commit_ms, 1, 10'000);
+        });
+        section(root, "content", [&](TableReader& reader) {
+            std::string value = "refuse";
+            reader.string("long_lines", value);
+            config_.content.long_lines = value == "send" ? LongLines::send : LongLines::refuse;
+            if (value != "send" && value != "refuse") {
+                problems_.error(place_of(reader.find("long_lines")->source()),
+                                "content.long_lines: is \"" + value +
+                                    "\", allowed: \"refuse\", \"send\"");
+            }
+        });
+    }
+
+    void read_smtp(TableReader& root) {
+        section(root, "smtp", [&](TableReader& reader) {
+            reader.integer("port", config_.smtp.port, 1, 65535);
+            const auto blocks = reader.strings("prohibited_hosts");
+            if (!blocks) return;
+            config_.smtp.prohibited_hosts.clear();
+            for (const auto& [text, at] : *blocks) {
+                if (auto block = AddressBlock::parse(text)) {
+                    config_.smtp.prohibited_hosts.push_back(*block);
+                } else {
+                    problems_.error(at, "smtp.prohibited_hosts: \"" + text +
+                                            "\": " + block.error().text);
+                }
+            }
+        });
+    }
+
+    void read_retry(TableReader& root) {
+        section(root, "retry", [&](TableReader& reader) {
+            constexpr DurationMs kLeast = 1, kLongest = 365 * kDayMs;
+            reader.duration("max_age", config_.retry.max_age_ms, kLeast, kLongest);
+            const auto steps = reader.strings("retry_after");
+            if (!steps) return;
+            if (steps->empty()) {
+                problems_.error(place_of(reader.find("retry_after")->source()),
+                                "retry.retry_after: is empty, allowed: at least one duration");
+                return;
+            }
+            config_.retry.retry_after_ms.clear();
+            for (const auto& [text, at] : *steps) {
+                if (const auto step = bounded_duration(text, kLeast, kLongest)) {
+                    config_.retry.retry_after_ms.push_back(*step);
+                } else {
+                    problems_.error(at, "retry.retry_after: " + step.error().text);
+                }
+            }
+        });
+    }
+
+    void read_sources(TableReader& root) {
+        const toml::node* node = root.find("source");
+        if (node == nullptr) return;
+        const auto* list = node->as_array();
+        if (list == nullptr) return root.wrong_kind(*node, "source", "blocks named [[source]]");
+        for (const auto& element : *list) {
+            if (const auto* table = element.as_table()) {
+                read_source(*table);
+            } else {
+                root.wrong_kind(element, "source", "blocks named [[source]]");
+            }
+        }
+        constexpr size_t kMostSources = 65'000;  // a SourceId has 16 bits
+        if (config_.sources.size() > kMostSources) {
+            problems_.error(place_of(node->source()),
+                            fmt::format("source: more than {} blocks", kMostSources));
+        }
+    }
+
+    void read_source(const toml::table& table) {
+        const Place at = place_of(table.source());
+        TableReader reader(table, "source", problems_);
+        SourceConfig source{.name = {}, .address = {}, .hostname = config_.server.hostname};
+        reader.string("name", source.name);
+        reader.string("address", source.address);
+        check_hostname(reader, source.hostname);
+        reader.finish();
+        if (reader.find("name") == nullptr) {
+            problems_.error(at, "source.name: is missing, allowed: a name such as \"ip-1\"");
+        } else if (!known_sources_.insert(source.name).second) {
+            problems_.error(at, "source.name: \"" + source.name + "\" is used twice, allowed: "
+                                "a name of its own for each source");
+        }
+        if (reader.find("address") == nullptr) {
+            problems_.error(at, "source.address: is missing, allowed: an address of this machine");
+        } else if (!source.address.empty() && !is_ip_address(source.address)) {
+            problems_.error(place_of(reader.find("address")->source()),
+                            "source.address: \"" + source.address +
+                                "\" is no address, allowed: an IPv4 or IPv6 address");
+        }
+        config_.sources.push_back(std::move(source));
+    }
+
+    void read_shaping(TableReader& root) {
+        section(root, "shaping", [&](TableReader& reader) {
+            const auto files = reader.strings("files");
+            for (const auto& [text, at] : files.value_or(std::vector<TableReader::Item>{})) {
+                config_.shaping_files.push_back(resolved(text));
+                load_shaping_file(config_.shaping_files.back(), config_.shaping, out_.problems);
+            }
+        });
+    }
+
+    void check_source_names() {
+        for (const auto& name : config_.shaping.source_names()) {
+            if (known_sources_.contains(name)) continue;
+            problems_.warning({}, "source: no [[source]] is named \"" + name +
+                                      "\", which a shaping file has limits for");
+        }
+    }
+
+    ProblemList problems_;
+    const std::optional<std::string>& machine_name_;
+    LoadedConfig& out_;
+    Config& config_;
+    std::filesystem::path folder_;
+    std::set<std::string, std::less<>> known_sources_;
+};
+
+}  // namespace
+
+std::vector<AddressBlock> default_prohibited_hosts() {
+    std::vector<AddressBlock> blocks;
+    for (const char* text : {"127.0.0.0/8", "::1/128", "0.0.0.0/8", "169.254.0.0/16", "fe80::/10",
+                             "224.0.0.0/4"}) {
+        blocks.push_back(*AddressBlock::parse(text));
+    }
+    return blocks;
+}
+
+// RFC 5321 4.1.1.1 wants the client's full name; where it has none, an address literal.
+bool is_ehlo_name(std::string_view name) {
+    if (name.starts_with('[') && name.ends_with(']')) {
+        auto address = name.substr(1, name.size() - 2);
+        if (address.starts_with("IPv6:")) {
+            address.remove_prefix(5);
+            return is_ip_address(address) && address.find(':') != std::string_view::npos;
+        }
+        return is_ip_address(address) && address.find(':') == std::string_view::npos;
+    }
+    if (name.size() > limits::kDomain || name.find('.') == std::string_view::npos) return false;
+    constexpr size_t kLabel = 63;  // RFC 1035 2.3.4
+    size_t start = 0;
+    while (true) {
+        const size_t dot = std::min(name.find('.', start), name.size());
+        const auto label = name.substr(start, dot - start);
+        const bool letters = std::ranges::all_of(label, [](char c) {
+            return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                   c == '-';
+        });
+        if (!letters || label.empty() || label.size() > kLabel || label.front() == '-' ||
+            label.back() == '-') {
+            return false;
+        }
+        if (dot == name.size()) return true;
+        start = dot + 1;
+    }
+}
+
+LoadedConfig load_config(const std::string& path, const std::optional<std::string>& machine_name) {
+    LoadedConfig out;
+    ConfigLoader(path, machine_name, out).load();
+    return out;
+}
+
+}  // namespace postrider

@@ -1,0 +1,169 @@
+// Which blocks speak for a path, in which order. As in KumoMTA: default, providers, providers' sources, domain
+// blocks of the site, the domain's own block, their sources; the later wins, key by key.
+#include "engine/config/shaping_config.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "engine/config/shaping_keys.h"
+
+namespace postrider {
+namespace {
+
+bool host_matches(const ProviderMatch& match, std::string_view host) {
+    return match.kind == ProviderMatch::Kind::mx_suffix ? host.ends_with(match.name)
+           : match.kind == ProviderMatch::Kind::host_name && host == match.name;
+}
+
+// Every MX host has to match: a domain that blends two providers belongs to neither.
+bool provider_matches(const ShapingBlock& provider, std::string_view domain,
+                      std::span<const std::string> mx_hosts) {
+    for (const ProviderMatch& match : provider.matches) {
+        if (match.kind == ProviderMatch::Kind::domain_suffix && domain.ends_with(match.name)) {
+            return true;
+        }
+    }
+    return !mx_hosts.empty() && std::ranges::all_of(mx_hosts, [&](const std::string& host) {
+        return std::ranges::any_of(provider.matches, [&](const ProviderMatch& match) {
+            return host_matches(match, host);
+        });
+    });
+}
+
+void apply_settings(const ShapingSettings& settings, EffectiveShaping& to) {
+    for (const auto& [name, setting] : settings) {
+        const ShapingKey* key = find_shaping_key(name);
+        if (key->apply != nullptr) key->apply(to, setting);
+    }
+}
+
+void apply_source(const ShapingBlock& block, std::string_view source, EffectiveShaping& to) {
+    if (const auto it = block.sources.find(source); it != block.sources.end()) {
+        apply_settings(it->second, to);
+    }
+}
+
+void take_provider_limits(const ShapingSettings& settings, ProviderShaping& to) {
+    if (const auto it = settings.find("provider_connection_limit"); it != settings.end()) {
+        to.connection_limit.value = static_cast<uint32_t>(std::get<uint64_t>(it->second.value));
+        to.connection_limit.from = it->second.from;
+    }
+    if (const auto it = settings.find("provider_max_message_rate"); it != settings.end()) {
+        to.max_message_rate.value = std::get<Rate>(it->second.value);
+        to.max_message_rate.from = it->second.from;
+    }
+}
+
+ProviderShaping provider_limits(const ShapingBlock& provider, std::string_view source) {
+    ProviderShaping limits{.name = provider.name, .connection_limit = {}, .max_message_rate = {}};
+    take_provider_limits(provider.settings, limits);
+    if (const auto it = provider.sources.find(source); it != provider.sources.end()) {
+        take_provider_limits(it->second, limits);
+    }
+    return limits;
+}
+
+}  // namespace
+
+std::string_view to_string(TlsPolicy policy) {
+    switch (policy) {
+        case TlsPolicy::Opportunistic: return "Opportunistic";
+        case TlsPolicy::OpportunisticInsecure: return "OpportunisticInsecure";
+        case TlsPolicy::Required: return "Required";
+        case TlsPolicy::RequiredInsecure: return "RequiredInsecure";
+        case TlsPolicy::Disabled: return "Disabled";
+    }
+    return "";
+}
+
+std::string_view to_string(Pipelining pipelining) {
+    switch (pipelining) {
+        case Pipelining::message: return "message";
+        case Pipelining::group: return "group";
+        case Pipelining::none: return "none";
+    }
+    return "";
+}
+
+std::string Origin::to_string() const {
+    if (file.empty()) return "built-in default";
+    return fmt::format("{}:{} {}", file, line, block);
+}
+
+EffectiveShaping ShapingRules::effective(std::string_view domain, std::string_view site_name,
+                                         std::span<const std::string> mx_hosts,
+                                         std::string_view source_name) const {
+    EffectiveShaping out;
+    if (default_) {
+        apply_settings(default_->settings, out);
+        apply_source(*default_, source_name, out);
+    }
+
+    std::vector<const ShapingBlock*> matching;
+    for (const ShapingBlock& provider : providers_) {
+        if (!provider_matches(provider, domain, mx_hosts)) continue;
+        matching.push_back(&provider);
+        apply_settings(provider.settings, out);
+        out.providers.push_back(provider_limits(provider, source_name));
+    }
+    for (const ShapingBlock* provider : matching) apply_source(*provider, source_name, out);
+
+    std::vector<const ShapingBlock*> blocks;
+    for (const ShapingBlock& block : domains_) {
+        const bool of_site = !block.site.empty() && block.site == site_name;
+        const bool unbound_own = block.site.empty() && block.name == domain;
+        if (block.mx_rollup && (of_site || unbound_own)) blocks.push_back(&block);
+    }
+    if (const auto it = domain_index_.find(domain); it != domain_index_.end()) {
+        if (!domains_[it->second].mx_rollup) blocks.push_back(&domains_[it->second]);
+    }
+    for (const ShapingBlock* block : blocks) apply_settings(block->settings, out);
+    for (const ShapingBlock* block : blocks) apply_source(*block, source_name, out);
+    return out;
+}
+
+std::vector<std::string> ShapingRules::rollup_domains() const {
+    std::vector<std::string> names;
+    for (const ShapingBlock& block : domains_) {
+        if (block.mx_rollup) names.push_back(block.name);
+    }
+    return names;
+}
+
+std::optional<ConfigProblem> ShapingRules::set_site(std::string_view domain,
+                                                    std::string_view site_name) {
+    const auto it = domain_index_.find(domain);
+    if (it == domain_index_.end()) return std::nullopt;
+    ShapingBlock& block = domains_[it->second];
+    block.site = site_name;
+    if (site_name.empty()) return std::nullopt;
+    for (const ShapingBlock& other : domains_) {
+        if (&other == &block || !other.mx_rollup || other.site != site_name) continue;
+        return ConfigProblem{
+            block.from.file, block.from.line, 1,
+            fmt::format("{}: has the same mail servers as {}, so the two blocks are merged in file "
+                        "order; set mx_rollup = false in one to keep it apart",
+                        block.from.block, other.from.to_string()),
+            Severity::warning};
+    }
+    return std::nullopt;
+}
+
+bool ShapingRules::rolls_up(std::string_view domain) const {
+    const auto it = domain_index_.find(domain);
+    return it == domain_index_.end() || domains_[it->second].mx_rollup;
+}
+
+std::set<std::string> ShapingRules::source_names() const {
+    std::set<std::string> names;
+    const auto collect = [&](const ShapingBlock& block) {
+        for (const auto& [name, settings] : block.sources) names.insert(name);
+    };
+    if (default_) collect(*default_);
+    std::ranges::for_each(domains_, collect);
+    std::ranges::for_each(providers_, collect);
+    return names;
+}
+
+}  // namespace postrider

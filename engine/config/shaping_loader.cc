@@ -1,0 +1,303 @@
+// Reads one shaping file over the rules of the earlier ones. A value that is refused is reported and left out;
+// the rest of the file is read on, so that every problem is told at once.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "engine/config/shaping_automation.h"
+#include "engine/config/shaping_keys.h"
+#include "engine/config/shaping_values.h"
+#include "engine/config/toml_reader.h"
+#include "engine/core/address.h"
+
+namespace postrider {
+namespace {
+
+enum class BlockKind : uint8_t { fallback, domain, provider };
+
+// Tables of toml++ are sorted by name; what merges has to merge in the file's order.
+std::vector<std::pair<const toml::key*, const toml::node*>> in_file_order(
+    const toml::table& table) {
+    std::vector<std::pair<const toml::key*, const toml::node*>> out;
+    for (auto&& [key, node] : table) out.emplace_back(&key, &node);
+    std::ranges::sort(out, [](const auto& a, const auto& b) {
+        const Place x = place_of(a.first->source()), y = place_of(b.first->source());
+        return std::pair(x.line, x.column) < std::pair(y.line, y.column);
+    });
+    return out;
+}
+
+std::vector<std::string_view> all_key_names(bool with_block_words) {
+    std::vector<std::string_view> names;
+    for (const ShapingKey& key : shaping_keys()) names.push_back(key.name);
+    if (with_block_words) {
+        for (const char* word : {"sources", "automation", "replace_base", "mx_rollup", "match"}) {
+            names.emplace_back(word);
+        }
+    }
+    return names;
+}
+
+}  // namespace
+
+class ShapingLoader {
+  public:
+    ShapingLoader(ShapingRules& rules, ProblemList& problems)
+        : rules_(rules), problems_(problems) {}
+
+    void load(const toml::table& file) {
+        for (const auto& [key, node] : in_file_order(file)) {
+            const std::string name(key->str());
+            const auto* table = node->as_table();
+            if (table == nullptr) {
+                misplaced(*key, *node);
+            } else if (name == "provider") {
+                load_providers(*table);
+            } else if (name == "default") {
+                if (!rules_.default_) rules_.default_ = new_block(*key, name, "[\"default\"]");
+                load_block(*table, *rules_.default_, BlockKind::fallback, "[\"default\"]");
+            } else {
+                load_domain(*key, name, *table);
+            }
+        }
+    }
+
+  private:
+    ShapingBlock new_block(const toml::key& key, std::string name, const std::string& title) {
+        return {.name = std::move(name), .from = origin(key, title), .settings = {}, .sources = {},
+                .automation = {}, .matches = {}, .mx_rollup = true, .site = {}};
+    }
+
+    Origin origin(const toml::key& key, const std::string& title) const {
+        return {problems_.file(), place_of(key.source()).line, title};
+    }
+
+    void misplaced(const toml::key& key, const toml::node& node) {
+        problems_.error(place_of(key.source()),
+                        fmt::format("{}: is {} outside a block, allowed: blocks such as "
+                                    "[\"default\"], [\"example.com\"], [provider.\"name\"]",
+                                    toml_key(key.str()), kind_of(node)));
+    }
+
+    void load_domain(const toml::key& key, const std::string& written, const toml::table& table) {
+        const std::string title = "[\"" + written + "\"]";
+        const auto name = domain_to_ascii(written);
+        if (!name) {
+            problems_.error(place_of(key.source()), title + ": " + name.error().text +
+                                                        ", allowed: a domain in quotes");
+            return;
+        }
+        if (name->find('.') == std::string::npos) {
+            problems_.warning(place_of(key.source()),
+                              title + ": is a domain of one label; a domain with a dot needs "
+                                      "quotes, such as [\"" + written + ".com\"]");
+        }
+        auto [it, fresh] = rules_.domain_index_.try_emplace(*name, rules_.domains_.size());
+        if (fresh) rules_.domains_.push_back(new_block(key, *name, title));
+        load_block(table, rules_.domains_[it->second], BlockKind::domain, title);
+    }
+
+    void load_providers(const toml::table& table) {
+        for (const auto& [key, node] : in_file_order(table)) {
+            const std::string name(key->str());
+            const std::string title = "[provider.\"" + name + "\"]";
+            const auto* block = node->as_table();
+            if (block == nullptr) {
+                misplaced(*key, *node);
+                continue;
+            }
+            auto [it, fresh] = rules_.provider_index_.try_emplace(name, rules_.providers_.size());
+            if (fresh) rules_.providers_.push_back(new_block(*key, name, title));
+            load_block(*block, rules_.providers_[it->second], BlockKind::provider, title);
+        }
+    }
+
+    void load_block(const toml::table& table, ShapingBlock& block, BlockKind kind,
+                    const std::string& title) {
+        if (const auto* node = table.get("replace_base")) replace_base(*node, block, title);
+        for (const auto& [key, node] : in_file_order(table)) {
+            const std::string_view name = key->str();
+            const Place at = place_of(key->source());
+            if (name == "replace_base") continue;
+            if (name == "mx_rollup" && kind != BlockKind::provider) {
+                load_rollup(*node, block, kind, title);
+            } else if (name == "match" && kind == BlockKind::provider) {
+                load_matches(*node, block, title);
+            } else if (name == "sources") {
+                load_sources(*node, block, kind, title);
+            } else if (name == "automation") {
+                load_automation(*node, block, title);
+            } else if (find_shaping_key(name) == nullptr && node->is_table()) {
+                problems_.error(at, fmt::format("{}.{}: unknown block, allowed: sources; a domain "
+                                                "needs quotes, such as [\"{}.{}\"]",
+                                                title, toml_key(name), block.name, name));
+            } else {
+                load_value(*key, *node, block.settings, kind, false, title);
+            }
+        }
+    }
+
+    void replace_base(const toml::node& node, ShapingBlock& block, const std::string& title) {
+        const auto* flag = node.as_boolean();
+        if (flag == nullptr) return wrong_kind(node, title + ".replace_base", "true or false");
+        if (!flag->get()) return;
+        block.settings.clear();
+        block.sources.clear();
+        block.automation.clear();
+        block.matches.clear();
+        block.mx_rollup = true;
+    }
+
+    void load_rollup(const toml::node& node, ShapingBlock& block, BlockKind kind,
+                     const std::string& title) {
+        const auto* flag = node.as_boolean();
+        if (flag == nullptr) return wrong_kind(node, title + ".mx_rollup", "true or false");
+        block.mx_rollup = flag->get();
+        if (kind == BlockKind::fallback) {
+            problems_.warning(place_of(node.source()), title + ".mx_rollup: means nothing in the "
+                                                       "default block, allowed: in domain blocks");
+        }
+    }
+
+    void wrong_kind(const toml::node& node, const std::string& path, std::string_view allowed) {
+        problems_.error(place_of(node.source()),
+                        fmt::format("{}: is {}, allowed: {}", path, kind_of(node), allowed));
+    }
+
+    // Answers true when the key may stand there and its value is wanted.
+    bool accepted(const ShapingKey& key, Place at, BlockKind kind, bool in_source,
+                  const std::string& path) {
+        if (key.place == KeyPlace::provider && kind != BlockKind::provider) {
+            problems_.error(at, path + ": is out of place, allowed: in [provider.\"name\"]");
+            return false;
+        }
+        if (key.place == KeyPlace::not_in_sources && in_source) {
+            problems_.error(at, path + ": counts over all sources, allowed: outside sources");
+            return false;
+        }
+        if (key.enforced) return true;
+        if (key.owner == KeyOwner::kumomta) {
+            problems_.warning(at, path + ": is not enforced yet");
+        } else {
+            problems_.error(at, path + ": is not enforced yet, allowed: once a later version does");
+        }
+        return key.kind != KeyKind::opaque;
+    }
+
+    void load_value(const toml::key& key, const toml::node& node, ShapingSettings& settings,
+                    BlockKind kind, bool in_source, const std::string& title) {
+        const std::string path = title + '.' + toml_key(key.str());
+        const Place at = place_of(key.source());
+        const ShapingKey* known = find_shaping_key(key.str());
+        if (known == nullptr) {
+            problems_.error(at, unknown_key(path, key.str(), all_key_names(!in_source)));
+            return;
+        }
+        if (!accepted(*known, at, kind, in_source, path)) return;
+        const auto value = shaping_value_of(*known, node);
+        if (!value) {
+            problems_.error(place_of(node.source()), path + ": " + value.error().text);
+            return;
+        }
+        if (known->name == "data_dot_timeout") warn_if_short(*value, at, path);
+        settings.insert_or_assign(std::string(known->name),
+                                  ShapingSetting{*value, origin(key, title)});
+    }
+
+    void warn_if_short(const ShapingValue& value, Place at, const std::string& path) {
+        constexpr DurationMs kLeastMs = 600'000;  // RFC 5321 4.5.3.2.6
+        if (std::get<DurationMs>(value) >= kLeastMs) return;
+        problems_.warning(at, path + ": is under the 10m of RFC 5321 4.5.3.2.6; a receiver that "
+                                     "takes longer will get the message twice");
+    }
+
+    void load_sources(const toml::node& node, ShapingBlock& block, BlockKind kind,
+                      const std::string& title) {
+        const auto* sources = node.as_table();
+        if (sources == nullptr) return wrong_kind(node, title + ".sources", "blocks of sources");
+        const std::string inner = title.substr(0, title.size() - 1) + ".sources.";
+        for (const auto& [name, value] : in_file_order(*sources)) {
+            const std::string source_title = inner + '"' + std::string(name->str()) + "\"]";
+            const auto* table = value->as_table();
+            if (table == nullptr) {
+                wrong_kind(*value, title + ".sources." + toml_key(name->str()), "a block");
+                continue;
+            }
+            ShapingSettings& settings = block.sources[std::string(name->str())];
+            for (const auto& [key, each] : in_file_order(*table)) {
+                load_value(*key, *each, settings, kind, true, source_title);
+            }
+        }
+    }
+
+    void load_matches(const toml::node& node, ShapingBlock& block, const std::string& title) {
+        constexpr std::string_view kAllowed =
+            "a list such as [{MXSuffix=\".example.com\"}, {DomainSuffix=\".example\"}, "
+            "{HostName=\"mx.example.com\"}]";
+        const std::string path = title + ".match";
+        const auto* list = node.as_array();
+        if (list == nullptr) return wrong_kind(node, path, kAllowed);
+        for (const auto& element : *list) {
+            const auto* table = element.as_table();
+            if (table == nullptr || table->size() != 1) {
+                problems_.error(place_of(element.source()),
+                                fmt::format("{}: an element is not one rule, allowed: {}", path,
+                                            kAllowed));
+                continue;
+            }
+            const auto kind = table->begin()->first.str();
+            const auto* text = table->begin()->second.as_string();
+            const auto found = match_kind(kind);
+            if (!found || text == nullptr || text->get().empty()) {
+                problems_.error(place_of(element.source()),
+                                fmt::format("{}: \"{}\" is no rule with a text, allowed: {}", path,
+                                            kind, kAllowed));
+                continue;
+            }
+            block.matches.push_back({*found, lower_case(text->get())});
+        }
+    }
+
+    static std::optional<ProviderMatch::Kind> match_kind(std::string_view name) {
+        if (name == "MXSuffix") return ProviderMatch::Kind::mx_suffix;
+        if (name == "DomainSuffix") return ProviderMatch::Kind::domain_suffix;
+        if (name == "HostName") return ProviderMatch::Kind::host_name;
+        return std::nullopt;
+    }
+
+    static std::string lower_case(std::string text) {
+        for (char& c : text) {
+            if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+        }
+        return text;
+    }
+
+    void load_automation(const toml::node& node, ShapingBlock& block, const std::string& title) {
+        const std::string path = title + ".automation";
+        const auto* list = node.as_array();
+        if (list == nullptr) return wrong_kind(node, path, "blocks named [[...automation]]");
+        for (const auto& element : *list) {
+            const auto* table = element.as_table();
+            if (table == nullptr) {
+                wrong_kind(element, path, "blocks named [[...automation]]");
+                continue;
+            }
+            const Place at = place_of(table->source());
+            auto rule = read_automation(*table, path, problems_);
+            rule.from = {problems_.file(), at.line, title};
+            block.automation.push_back(std::move(rule));
+        }
+        problems_.warning(place_of(node.source()), path + ": is not enforced yet");
+    }
+
+    ShapingRules& rules_;
+    ProblemList& problems_;
+};
+
+void load_shaping_file(const std::string& path, ShapingRules& rules,
+                       std::vector<ConfigProblem>& problems) {
+    ProblemList list(path, problems);
+    if (const auto file = read_toml(list)) ShapingLoader(rules, list).load(*file);
+}
+
+}  // namespace postrider
