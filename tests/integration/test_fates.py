@@ -1,0 +1,117 @@
+"""Each recipient has a fate of its own: mixed replies, greylisting, refusals, expiry (FAULTS 5-11, 90)."""
+
+import contents
+import harness
+import receivers
+import zone
+
+CONTENT = contents.text("fates", b"text\r\n")
+
+
+class FatesTest(harness.Case):
+    def setUp(self):
+        super().setUp()
+        self.exim = receivers.Exim(self, 2)
+        self.aiosmtpd = receivers.Aiosmtpd(self, 3)
+        dead = [self.network.address(n) for n in range(100, 110)]
+        self.knot = receivers.Knot(self, zone.zone(self.network.address(1), self.exim.address, self.aiosmtpd.address,
+                                                   dead))
+        self.engine = harness.Engine(self, self.knot.port, dns_address=self.knot.address)
+
+    def types(self, recipient):
+        return [r["type"] for r in self.engine.records(recipient)]
+
+    def test_mixed_recipients_at_two_receivers(self):
+        recipients = ["ok@exim.test", "refused@exim.test", "two@exim.test", "ok@aiosmtpd.test",
+                      "refused@aiosmtpd.test", "busy1@aiosmtpd.test"]
+        self.engine.put("mixed.eml", harness.eml("news@sender.test", recipients, CONTENT))
+        code, output = self.engine.run(until_empty="20s")
+        self.assertEqual(code, 0, output)
+        self.assertEqual({r: self.types(r) for r in recipients}, {
+            "ok@exim.test": ["Delivery"], "refused@exim.test": ["Bounce"], "two@exim.test": ["Delivery"],
+            "ok@aiosmtpd.test": ["Delivery"], "refused@aiosmtpd.test": ["Bounce"],
+            "busy1@aiosmtpd.test": ["TransientFailure", "Delivery"]})
+        stored = self.eventually(lambda: (m := self.exim.messages()) and m, "Exim has stored it")
+        self.assertEqual(sorted(r for rs, _ in stored for r in ", ".join(rs).split(", ")),
+                         ["ok@exim.test", "two@exim.test"])
+        self.assertEqual(sorted(r for rs, _ in self.aiosmtpd.messages() for r in rs),
+                         ["busy1@aiosmtpd.test", "ok@aiosmtpd.test"])
+        for recipients, content in stored + self.aiosmtpd.messages():
+            self.assertEqual(contents.without_trace(content), contents.arrived(CONTENT))
+        self.assertEqual(len({r["id"] for r in self.engine.log()}), 1, "one message has one id")
+        self.assertEqual(self.engine.files_left(), [])
+
+    def test_retry_after_4xx(self):
+        recipient = "busy3@aiosmtpd.test"
+        self.engine.put("busy.eml", harness.eml("news@sender.test", [recipient], CONTENT))
+        code, output = self.engine.run(until_empty="30s")
+        self.assertEqual(code, 0, output)
+        records = self.engine.records(recipient)
+        self.assertEqual([(r["type"], r["num_attempts"]) for r in records], [
+            ("TransientFailure", 1), ("TransientFailure", 2), ("TransientFailure", 3), ("Delivery", 4)])
+        self.assertEqual((records[0]["response"]["code"], harness.enhanced(records[0])), (451, "4.7.1"))
+        self.assertEqual(records[0]["response"]["content"], "greylisted")
+        # retry_after = 1s, jitter +-10 %.
+        for earlier, later in zip(records, records[1:]):
+            self.assertGreaterEqual(seconds(later) - seconds(earlier), 0.85)
+
+    def test_a_waiting_message_stays_and_a_later_run_delivers_it(self):
+        recipient = "busy1-later@aiosmtpd.test"
+        self.engine.put("later.eml", harness.eml("news@sender.test", [recipient], CONTENT))
+        code, output = self.engine.run()
+        self.assertEqual(code, 75, output)
+        self.assertEqual(len(self.engine.files_left()), 1)
+        code, output = self.engine.run(until_empty="20s")
+        self.assertEqual(code, 0, output)
+        self.assertEqual([(r["type"], r["num_attempts"]) for r in self.engine.records(recipient)],
+                         [("TransientFailure", 1), ("Delivery", 2)])
+
+    def test_bounce_after_5xx(self):
+        self.engine.put("refused.eml", harness.eml("news@sender.test", ["refused@aiosmtpd.test"], CONTENT, campaign="c1"))
+        code, output = self.engine.run()
+        self.assertEqual(code, 0, output)
+        record = self.engine.last("refused@aiosmtpd.test")
+        self.assertEqual((record["type"], record["response"]["code"], harness.enhanced(record)), ("Bounce", 550, "5.1.1"))
+        self.assertEqual(record["meta"]["campaign"], "c1")
+        self.assertEqual(record["peer_address"]["name"].rstrip("."), "aiosmtpd.mx.test")
+        self.assertEqual(self.engine.files_left(), [])
+
+    def test_5xx_to_the_dot_is_for_all_recipients(self):
+        recipients = ["full@aiosmtpd.test", "other@aiosmtpd.test"]
+        self.engine.put("full.eml", harness.eml("news@sender.test", recipients, CONTENT))
+        code, output = self.engine.run()
+        self.assertEqual(code, 0, output)
+        for recipient in recipients:
+            record = self.engine.last(recipient)
+            self.assertEqual((record["type"], record["response"]["code"]), ("Bounce", 552))
+
+    def test_too_old_expires(self):
+        self.engine.write_config([f"{self.knot.address}:{self.knot.port}"], max_age="3s")
+        self.engine.put("old.eml", harness.eml("news@sender.test", ["later@aiosmtpd.test"], CONTENT))
+        code, output = self.engine.run(until_empty="30s")
+        self.assertEqual(code, 0, output)
+        types = self.types("later@aiosmtpd.test")
+        self.assertEqual(types[-1], "Expiration", types)
+        self.assertEqual(set(types[:-1]), {"TransientFailure"})
+        self.assertEqual(self.engine.files_left(), [])
+
+    def test_null_sender_and_odd_addresses(self):
+        """FAULTS 50: quoted and oddly dotted local parts pass as they are."""
+        recipients = ['"a b"@aiosmtpd.test', "two..dots@aiosmtpd.test", "end.@aiosmtpd.test", "a+b=c@aiosmtpd.test"]
+        content = b"\n".join([b"MAIL FROM:<>"] + [f"RCPT TO:<{r}>".encode() for r in recipients] + [
+            b"DATA", contents.arrived(CONTENT) + b".", b""])
+        self.engine.put("odd.bsmtp", content)
+        code, output = self.engine.run()
+        self.assertEqual(code, 0, output)
+        envelopes = self.aiosmtpd.envelopes()
+        self.assertEqual({e["sender"] or "" for e in envelopes}, {""})
+        delivered = {r for e in envelopes for r in e["recipients"]}
+        self.assertLessEqual({'"a b"@aiosmtpd.test', "a+b=c@aiosmtpd.test"}, delivered)
+        # Those aiosmtpd itself refuses must have been offered as written, and its answer logged.
+        for recipient in set(recipients) - delivered:
+            self.assertEqual(self.engine.last(recipient)["response"]["code"] // 100, 5)
+
+
+def seconds(record):
+    from datetime import datetime
+    return datetime.fromisoformat(record["event_time"].replace("Z", "+00:00")).timestamp()
