@@ -39,8 +39,6 @@ class ContentScan {
     bool frame_broken() const { return state_ == State::broken; }
     uint64_t offset() const { return offset_; }  // of the next octet in the file
     uint64_t line() const { return line_; }      // of the next octet
-    // The line that feed() is in the middle of begins here.
-    uint64_t line_begin() const { return line_begin_; }
 
     // Content is over: fills every field of `content` but `removed`. An error refuses the message:
     // "line 7, offset 123: bare CR; end lines with CRLF or LF only".
