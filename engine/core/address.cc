@@ -60,6 +60,14 @@ std::unexpected<Error> bad(std::string_view text, std::string_view why) {
     return fail(fmt::format("address \"{}\": {}", shown(text), why));
 }
 
+// U+0080 to U+009F: NEL is among them, which some take for a line end.
+bool has_c1_control(std::string_view utf8) {
+    for (size_t i = 0; i + 1 < utf8.size(); ++i) {
+        if (utf8[i] == '\xc2' && static_cast<uint8_t>(utf8[i + 1]) < 0xA0) return true;
+    }
+    return false;
+}
+
 // Octets of the local part at the start of `text`, 0 when there is none. `high` gathers octets above 127.
 size_t scan_quoted(std::string_view text, uint8_t& high) {
     for (size_t i = 1; i < text.size(); ++i) {
@@ -151,8 +159,11 @@ Result<Mailbox> scan_mailbox(std::string_view text) {
     if (domain > limits::kDomain) return bad(text, "the domain is over 255 octets");
     Mailbox mailbox{text.substr(0, local), rest.substr(0, domain), (local_high & kHigh) != 0,
                     (domain_high & kHigh) != 0};
-    if (mailbox.needs_smtputf8 && !is_utf8(mailbox.local)) return bad(text, "not UTF-8");
-    if (mailbox.utf8_domain && !is_utf8(mailbox.domain)) return bad(text, "not UTF-8");
+    for (const std::string_view part : {mailbox.local, mailbox.domain}) {
+        if (!mailbox.needs_smtputf8 && !mailbox.utf8_domain) break;
+        if (!is_utf8(part)) return bad(text, "not UTF-8");
+        if (has_c1_control(part)) return bad(text, "a control character");
+    }
     return mailbox;
 }
 
@@ -223,7 +234,14 @@ Result<std::string> domain_to_ascii(std::string_view domain) {
     }
     std::string out(converted);
     idn2_free(converted);
-    return normalise_domain(out);
+    out = normalise_domain(out);
+    // The mapping (UTS 46) may have dropped or made dots: what came of it must be a name again.
+    uint8_t high = 0;
+    const char* why = nullptr;
+    if (out.size() > limits::kDomain || scan_name(out, high, why) != out.size() || high != 0) {
+        return bad(domain, "no internationalised domain name");
+    }
+    return out;
 }
 
 bool is_utf8(std::string_view text) {
