@@ -251,9 +251,9 @@ class Aiosmtpd(Receiver):
 
 
 class Sink:
-    """`postrider sink`, on an address of the case's network, with a DNS of its own on a free port."""
+    """`postrider sink`, on an address of the case's network, with a catch-all DNS of its own on a free port."""
 
-    def __init__(self, case, number, *options, dns=True):
+    def __init__(self, case, number, *options):
         self.address = case.network.address(number)
         self.folder = case.folder / "sink"
         self.folder.mkdir(mode=0o755)
@@ -261,21 +261,25 @@ class Sink:
         self.maildir = self.folder / "mail"
         ready = self.folder / "ready.json"
         arguments = [harness.PROGRAM, "sink", "--listen", f"{self.address}:{case.network.port}", "--ready-file", ready,
-                     "--log", self.log_file, "--store", self.maildir, *options]
-        if dns:
-            arguments += ["--dns", "127.0.0.1:0"]
+                     "--dns", "127.0.0.1:0", "--log", self.log_file, "--store", self.maildir, *options]
         self.process = case.start("sink", arguments)
         case.eventually(lambda: ready.exists() or not self.process.alive(), "the sink is ready", 20)
         if not self.process.alive():
             case.fail(f"the sink ended: {self.process.text()}")
-        self.ready = json.loads(ready.read_text())
+        self.dns_port = json.loads(ready.read_text()).get("dns_port")
 
     def messages(self):
         return [([], path.read_bytes()) for path in sorted(self.maildir.iterdir())] if self.maildir.exists() else []
 
-    def log(self):
+    def transactions(self):
+        """The accepted transactions of the sink's log, in the order they ended."""
         with open(self.log_file, encoding="utf-8") as lines:
-            return [json.loads(line) for line in lines if line.endswith("\n")]
+            events = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [e for e in events if e["event"] == "transaction" and e["accepted"]]
+
+    def accepted(self):
+        """Every recipient of every accepted transaction, repeated ones repeatedly."""
+        return [r for t in self.transactions() for r in t["recipients"]]
 
 
 class Knot:

@@ -1,0 +1,96 @@
+"""A configuration that is wrong is refused before anything is touched: exit 2, with file, line and key."""
+
+import subprocess
+
+import harness
+
+VALID = """[server]
+hostname = "sender.test"
+spool = "{spool}"
+log = "{log}"
+shards = 1
+
+[dns]
+servers = ["127.0.0.1:1"]
+
+[retry]
+retry_after = ["1s"]
+"""
+
+
+class ConfigTest(harness.Case):
+    def setUp(self):
+        super().setUp()
+        self.config = self.folder / "postrider.toml"
+        self.spool = self.folder / "spool"
+
+    def text(self):
+        return VALID.format(spool=self.spool, log=self.folder / "delivery.jsonl")
+
+    def run_with(self, text, *arguments):
+        if text is not None:
+            self.config.write_text(text)
+        return subprocess.run([harness.PROGRAM, "run", "--config", self.config, "--until-empty", *arguments],
+                              capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30)
+
+    def assert_refused(self, line, *words, old, new):
+        """`old` of the valid text replaced by `new`: the error names file, line and the words."""
+        text = self.text()
+        self.assertIn(old, text)
+        done = self.run_with(text.replace(old, new, 1))
+        output = done.stdout + done.stderr
+        self.assertEqual(done.returncode, 2, output)
+        self.assertIn(f"{self.config}:{line}:", output)
+        for word in words:
+            self.assertIn(word, output)
+        self.assertFalse((self.spool / "journal").exists(), "the spool was touched")
+
+    def test_valid(self):
+        done = self.run_with(self.text())
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_unknown_key_names_the_nearest(self):
+        self.assert_refused(2, "hostnam", "hostname", old="hostname", new="hostnam")
+
+    def test_wrong_type(self):
+        self.assert_refused(5, "shards", old="shards = 1", new='shards = "many"')
+
+    def test_bad_duration(self):
+        self.assert_refused(11, "retry_after", old='["1s"]', new='["1 fortnight"]')
+
+    def test_bad_address(self):
+        self.assert_refused(8, "servers", old='"127.0.0.1:1"', new='"127.0.0.300"')
+
+    def test_toml_syntax(self):
+        self.assert_refused(2, old='"sender.test"', new='"sender.test')
+
+    def test_all_problems_at_once(self):
+        text = self.text().replace("shards = 1", "shardz = 1").replace('["1s"]', '["soon"]')
+        done = self.run_with(text)
+        output = done.stdout + done.stderr
+        self.assertEqual(done.returncode, 2, output)
+        self.assertIn("shardz", output)
+        self.assertIn("soon", output)
+
+    def test_missing_file(self):
+        done = self.run_with(None)
+        self.assertEqual(done.returncode, 2, done.stdout + done.stderr)
+        self.assertIn(str(self.config), done.stdout + done.stderr)
+
+    def test_unknown_option_and_command(self):
+        self.assertEqual(self.run_with(self.text(), "--no-such-option").returncode, 2)
+        done = subprocess.run([harness.PROGRAM, "deliver"], capture_output=True, text=True, timeout=30)
+        self.assertEqual(done.returncode, 2, done.stdout + done.stderr)
+
+    def test_help_has_an_example(self):
+        for command in ([], ["run"], ["send"], ["gen"], ["sink"]):
+            with self.subTest(command):
+                done = subprocess.run([harness.PROGRAM, *command, "--help"], capture_output=True, text=True, timeout=30)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                self.assertIn("postrider", done.stdout)
+
+    def test_spool_that_cannot_be_made(self):
+        done = self.run_with(self.text().replace(str(self.spool), "/proc/no/spool"))
+        output = done.stdout + done.stderr
+        self.assertEqual(done.returncode, 1, output)
+        self.assertIn("/proc/no/spool", output)

@@ -1,0 +1,138 @@
+"""Files that cannot be sent end in bad/ beside a reason, whatever they are, and the others go on (FAULTS 49, 97)."""
+
+import os
+import stat
+
+import contents
+import harness
+import receivers
+import zone
+
+CONTENT = contents.text("spool", b"text\r\n")
+
+
+class SpoolTest(harness.Case):
+    def setUp(self):
+        super().setUp()
+        self.aiosmtpd = receivers.Aiosmtpd(self, 3)
+        here = self.aiosmtpd.address
+        knot = receivers.Knot(self, zone.zone(here, here, here, [self.network.address(n) for n in range(100, 110)]))
+        self.engine = harness.Engine(self, knot.port, dns_address=knot.address)
+        self.new, self.bad = self.engine.spool / "new", self.engine.spool / "bad"
+
+    def good(self, name, recipient):
+        self.engine.put(name, harness.eml("news@sender.test", [recipient], CONTENT))
+
+    def run_with_good_ones(self):
+        """One good file sorts before all others and one after them; both must be delivered."""
+        self.good("0-first.eml", "first@aiosmtpd.test")
+        self.good("zz-last.eml", "last@aiosmtpd.test")
+        code, output = self.engine.run()
+        self.assertEqual(code, 0, output)
+        delivered = {r for e in self.aiosmtpd.envelopes() for r in e["recipients"]}
+        self.assertLessEqual({"first@aiosmtpd.test", "last@aiosmtpd.test"}, delivered)
+        self.assertEqual(self.engine.files_left(), [])
+        return delivered
+
+    def assert_bad(self, name, *words):
+        reason = self.bad / f"{name}.reason"
+        self.assertTrue(reason.exists(), f"{name}: no reason; bad/ holds {sorted(os.listdir(self.bad))}")
+        text = reason.read_text()
+        self.assertEqual(text.count("\n"), 1, f"the reason of {name} is one line: {text!r}")
+        for word in words:
+            self.assertIn(word, text.lower())
+        self.assertTrue(os.path.lexists(self.bad / name), f"{name} itself lies in bad/")
+        self.assertFalse(os.path.lexists(self.new / name))
+
+    def test_contents_that_are_refused(self):
+        envelope = b"x-sender: news@sender.test\nx-receiver: reader@aiosmtpd.test\n"
+        refused = {
+            "empty.eml": b"", "empty.bsmtp": b"", "envelope-only.eml": envelope,
+            "no-recipient.eml": contents.text("x", b"text\r\n").replace(b"To: reader@example.test\r\n", b""),
+            "no-recipient.bsmtp": b"MAIL FROM:<a@sender.test>\nDATA\nSubject: x\n\ntext\n.\n",
+            "nul.eml": envelope + b"Subject: x\n\na\0b\n", "bare-cr.eml": envelope + b"Subject: x\n\na\rb\n",
+            "long-line.eml": envelope + b"Subject: x\n\n" + b"y" * 999 + b"\n",
+            "nul-in-address.eml": b"x-sender: news@sender.test\nx-receiver: a\0b@aiosmtpd.test\nSubject: x\n\ntext\n",
+            "cr-in-address.eml": b"x-sender: a@b.test\rBcc: c@d.test\nx-receiver: a@aiosmtpd.test\nSubject: x\n\ntext\n",
+            "receiver-in-header.eml": envelope + b"Subject: x\nx-receiver: shown@aiosmtpd.test\n\ntext\n",
+            "unfinished.bsmtp": b"MAIL FROM:<a@sender.test>\nRCPT TO:<reader@aiosmtpd.test>\nDATA\nSubject: x\n\ntext\n",
+            "framing.bsmtp": b"MAIL FROM:<a@sender.test>\r\nRCPT TO:<reader@aiosmtpd.test>\nDATA\r\nx\r\n.\r\n",
+            "unknown-parameter.bsmtp": b"MAIL FROM:<a@sender.test> AUTH=<>\nRCPT TO:<reader@aiosmtpd.test>\nDATA\nx\n.\n",
+            "letter.txt": envelope + b"Subject: x\n\ntext\n",
+        }
+        for name, content in refused.items():
+            self.engine.put(name, content)
+        delivered = self.run_with_good_ones()
+        self.assertEqual(delivered, {"first@aiosmtpd.test", "last@aiosmtpd.test"})
+        for name, content in refused.items():
+            with self.subTest(name):
+                self.assert_bad(name)
+                self.assertEqual((self.bad / name).read_bytes(), content)
+
+    def test_things_that_are_no_messages(self):
+        secret = self.folder / "secret"
+        secret.write_bytes(harness.eml("news@sender.test", ["leak@aiosmtpd.test"], CONTENT))
+        (self.new / "link.eml").symlink_to(secret)
+        (self.new / "dangling.eml").symlink_to(self.folder / "absent")
+        os.link(secret, self.new / "hard.eml")
+        os.mkfifo(self.new / "pipe.eml")
+        (self.new / "folder.eml").mkdir()
+        delivered = self.run_with_good_ones()
+        self.assertEqual(delivered, {"first@aiosmtpd.test", "last@aiosmtpd.test"}, "a linked file was sent")
+        for name in ("link.eml", "dangling.eml", "hard.eml", "pipe.eml"):
+            with self.subTest(name):
+                self.assert_bad(name)
+        self.assertTrue(stat.S_ISFIFO((self.bad / "pipe.eml").lstat().st_mode))
+        self.assertTrue(secret.exists(), "what a link points at is not touched")
+
+    def test_unreadable(self):
+        if os.getuid() == 0:
+            self.skipTest("root reads everything")
+        self.good("closed.eml", "closed@aiosmtpd.test")
+        os.chmod(self.new / "closed.eml", 0)
+        self.run_with_good_ones()
+        self.assert_bad("closed.eml")
+
+    def test_odd_names(self):
+        names = ["new\nline.eml", "umläut-日本.eml", "sp ace.eml", "x" * 251 + ".eml", "-rf.eml", "..two.eml"[2:]]
+        for number, name in enumerate(names):
+            self.good(name, f"odd{number}@aiosmtpd.test")
+        self.good(".hidden.eml", "hidden@aiosmtpd.test")
+        delivered = self.run_with_good_ones()
+        self.assertEqual(delivered, {"first@aiosmtpd.test", "last@aiosmtpd.test"} | {
+            f"odd{n}@aiosmtpd.test" for n in range(len(names))})
+        self.assertTrue((self.new / ".hidden.eml").exists(), "a dotfile belongs to its producer")
+
+    def test_folders_one_level_below(self):
+        (self.new / "producer-1").mkdir()
+        os.rename(self.put_aside("a.eml", "below@aiosmtpd.test"), self.new / "producer-1" / "a.eml")
+        self.assertIn("below@aiosmtpd.test", self.run_with_good_ones())
+
+    def put_aside(self, name, recipient):
+        path = self.engine.spool / "tmp" / name
+        path.write_bytes(harness.eml("news@sender.test", [recipient], CONTENT))
+        return path
+
+    def test_bad_recipient_and_bad_message_of_a_batch_are_alone(self):
+        """A bad address refuses only its recipient; refused content only its message."""
+        batch = b"".join([
+            b"MAIL FROM:<a@sender.test>\nRCPT TO:<good1@aiosmtpd.test>\nRCPT TO:<no at sign>\nDATA\n",
+            contents.arrived(CONTENT), b".\n",
+            b"MAIL FROM:<a@sender.test>\nRCPT TO:<never@aiosmtpd.test>\nDATA\nSubject: x\n\na\0b\n.\n",
+            b"MAIL FROM:<a@sender.test>\nRCPT TO:<good2@aiosmtpd.test>\nDATA\n", contents.arrived(CONTENT), b".\n"])
+        self.engine.put("batch.bsmtp", batch)
+        delivered = self.run_with_good_ones()
+        self.assertLessEqual({"good1@aiosmtpd.test", "good2@aiosmtpd.test"}, delivered)
+        self.assertNotIn("never@aiosmtpd.test", delivered)
+        self.assert_bad("batch.bsmtp.2.eml")
+        types = [(r["type"], harness.enhanced(r)) for r in self.engine.log() if r["type"] not in ("Delivery",)]
+        self.assertIn(("Bounce", "5.1.3"), types)
+        self.assertIn("Rejection", [kind for kind, _ in types])
+
+    def test_name_taken_in_bad(self):
+        for _ in range(2):
+            self.engine.put("same.eml", b"")
+            code, output = self.engine.run()
+            self.assertEqual(code, 0, output)
+        reasons = [n for n in os.listdir(self.bad) if n.startswith("same.eml") and n.endswith(".reason")]
+        self.assertEqual(len(reasons), 2, os.listdir(self.bad))
