@@ -1,6 +1,7 @@
 // A TCP connection, in clear or under TLS, of one shard. It knows no mail.
 //
-//   fresh -> connecting -> open -> closing -> closed        open: in clear -> handshake -> secured (or failed)
+//   fresh -> connecting -> open -> closing (polite) -> terminating -> closed
+//   open: in clear -> handshake -> secured (or failed)
 //
 // One coroutine waits on a connection at a time, with one deadline, which is one timer in the shard's wheel.
 // Output and input are independent of each other:
@@ -133,7 +134,7 @@ class Connection {
     };
 
   private:
-    enum class State : uint8_t { fresh, connecting, open, closing, closed };
+    enum class State : uint8_t { fresh, connecting, open, closing, terminating, closed };
     enum class Tls : uint8_t { none, handshake, secured, failed };
 
     // One operation of the ring and where its completion goes.
@@ -170,7 +171,7 @@ class Connection {
     void arm_receive();
     void send_next();
     void encrypt();
-    void fail_output();
+    void fail_output(int error);
     void end_input(int error);
     void tls_failed();
 
@@ -188,7 +189,6 @@ class Connection {
     Reactor& reactor_;
     State state_ = State::fresh;
     Tls tls_state_ = Tls::none;
-    bool flushing_ = false;    // the first flushed_ octets of gathering_ may leave
     bool reserved_ = false;    // gathering_ must stay where it is
     bool output_failed_ = false;
     bool ended_ = false;       // no more input for the caller
@@ -205,7 +205,7 @@ class Connection {
     Buffer gathering_;  // wire octets behind it
     Buffer plain_;      // under TLS: appended and not yet encrypted
     Buffer input_;
-    size_t flushed_ = 0;
+    size_t flushed_ = 0;      // octets of gathering_ that may leave
     size_t lost_ = 0;         // octets that a failed send left behind
     uint64_t received_ = 0;   // octets for the caller since the beginning
     mutable uint64_t seen_ = 0;  // received_ when input() was last called
