@@ -1,0 +1,251 @@
+#include "queue/backlog.h"
+
+#include <algorithm>
+
+namespace postrider {
+namespace {
+
+// Deficit round robin with messages of like cost: so many records of a campaign before the next one's turn.
+constexpr uint32_t kQuantum = 16;
+// Due records moved in one go: a storm of them must not stall the connections of the shard.
+constexpr uint32_t kDueAtOnce = 10'000;
+constexpr DurationMs kSweepEveryMs = 1'000;
+
+}  // namespace
+
+Backlog::Backlog(Reactor& reactor, RecordArena& arena, FileTable& file_table, const RetrySchedule& schedule,
+                 BacklogOwner& owner)
+    : reactor_(reactor), arena_(arena), files_(file_table), schedule_(schedule), owner_(owner) {}
+
+Backlog::~Backlog() = default;
+
+Backlog::Domain& Backlog::domain(DomainId id) {
+    auto& entry = domains_[id];
+    if (!entry) entry = std::make_unique<Domain>(id);
+    return *entry;
+}
+
+bool Backlog::expired(const Record& record) const {
+    return schedule_.expired(files_[record.file].created_s, now_s());
+}
+
+void Backlog::accept(RecordChain chain) {
+    Domain* touched = nullptr;
+    while (!chain.empty()) {
+        const RecordId id = arena_.pop(chain);
+        const Record& record = arena_[id];
+        Domain& home = touched && touched->id == record.domain ? *touched : domain(record.domain);
+        if (touched && touched != &home) fill(*touched);
+        touched = &home;
+        if (record.due_s > now_s())
+            add_deferred(home, id);
+        else
+            add_ready(home, id, false);
+    }
+    if (touched) fill(*touched);
+    arm();
+}
+
+void Backlog::put_back(RecordId id) {
+    Domain& home = domain(arena_[id].domain);
+    add_ready(home, id, true);
+    fill(home);
+}
+
+void Backlog::add_ready(Domain& home, RecordId id, bool front) {
+    const Record& record = arena_[id];
+    RecordChain& chain = home.classes[static_cast<size_t>(record.priority)].campaigns[record.campaign];
+    if (front)
+        arena_.prepend(chain, id);
+    else
+        arena_.append(chain, id);
+    ++home.ready;
+    ++ready_;
+}
+
+void Backlog::add_deferred(Domain& home, RecordId id) {
+    const Record& record = arena_[id];
+    // A record does not rest past its age: it comes due then, to expire.
+    const int64_t last_s = files_[record.file].created_s + schedule_.max_age_s;
+    arena_.append(buckets_[std::min<int64_t>(record.due_s, std::max(last_s, now_s() + 1))], id);
+    ++home.deferred;
+    ++deferred_;
+}
+
+RecordId Backlog::next_ready(Domain& home) {
+    for (auto priority : {Priority::high, Priority::normal}) {
+        PriorityClass& klass = home.classes[static_cast<size_t>(priority)];
+        if (klass.campaigns.empty()) continue;
+        auto campaign = klass.campaigns.lower_bound(klass.turn);
+        if (klass.left == 0 || campaign == klass.campaigns.end() || campaign->first != klass.turn) {
+            if (klass.left == 0) campaign = klass.campaigns.upper_bound(klass.turn);
+            if (campaign == klass.campaigns.end()) campaign = klass.campaigns.begin();
+            klass.turn = campaign->first;
+            klass.left = kQuantum;
+        }
+        const RecordId id = arena_.pop(campaign->second);
+        --klass.left;
+        if (campaign->second.empty()) {
+            klass.campaigns.erase(campaign);
+            klass.left = 0;
+        }
+        --home.ready;
+        --ready_;
+        return id;
+    }
+    return 0;
+}
+
+void Backlog::refill(DomainId id) {
+    auto found = domains_.find(id);
+    if (found != domains_.end()) fill(*found->second);
+}
+
+void Backlog::fill(Domain& home) {
+    if (home.parked_until_s) return;
+    if (home.ready > 0 && !home.window) home.window = std::make_unique<ReadyWindow>(home.id);
+    if (!home.window) return;
+    home.window->refilling();
+    while (home.ready > 0 && home.window->size() < ReadyWindow::kCells) {
+        const RecordId id = next_ready(home);
+        if (!home.window->push(id, ReadyWindow::message_tag(arena_[id]))) {
+            add_ready(home, id, true);  // a consumer has claimed the cell but not yet freed it
+            break;
+        }
+    }
+    if (!home.window->empty()) {
+        if (home.window->announce()) owner_.announce(*home.window);
+    } else if (!home.sweeping) {
+        home.sweeping = true;
+        idle_.push_back(home.id);
+        arm();
+    }
+}
+
+void Backlog::sweep() {
+    std::erase_if(idle_, [&](DomainId id) {
+        auto found = domains_.find(id);
+        Domain& home = *found->second;
+        if (home.ready > 0 || (home.window && !home.window->empty())) {
+            home.sweeping = false;
+            fill(home);
+            return true;
+        }
+        if (home.window && home.window->referenced()) return false;  // look again later
+        home.window.reset();
+        home.sweeping = false;
+        if (home.deferred == 0 && !home.parked_until_s) domains_.erase(found);
+        return true;
+    });
+}
+
+void Backlog::park(DomainId id, int64_t until_s, std::string why) {
+    Domain& home = domain(id);
+    home.parked_until_s = std::max(until_s, now_s() + 1);
+    home.why = std::move(why);
+    parked_.insert(id);
+    park_ends_.emplace(home.parked_until_s, id);
+    arm();
+}
+
+void Backlog::unpark(DomainId id) {
+    auto found = domains_.find(id);
+    if (found == domains_.end() || !found->second->parked_until_s) return;
+    Domain& home = *found->second;
+    home.parked_until_s = 0;
+    home.why.clear();
+    parked_.erase(id);
+    expire_old(home);
+    fill(home);
+}
+
+void Backlog::expire_old(Domain& home) {
+    for (auto& klass : home.classes) {
+        for (auto campaign = klass.campaigns.begin(); campaign != klass.campaigns.end();) {
+            RecordChain kept, chain = std::exchange(campaign->second, {});
+            while (!chain.empty()) {
+                const RecordId id = arena_.pop(chain);
+                if (expired(arena_[id])) {
+                    --home.ready;
+                    --ready_;
+                    owner_.expire(id);
+                } else {
+                    arena_.append(kept, id);
+                }
+            }
+            campaign->second = kept;
+            campaign = kept.empty() ? klass.campaigns.erase(campaign) : std::next(campaign);
+        }
+    }
+}
+
+void Backlog::arm() {
+    int64_t next_ms = TimerWheel::kNever;
+    if (!idle_.empty()) next_ms = reactor_.now_ms() + kSweepEveryMs;
+    int64_t due_s = buckets_.empty() ? INT64_MAX : buckets_.begin()->first;
+    if (!park_ends_.empty()) due_s = std::min(due_s, park_ends_.begin()->first);
+    if (due_s != INT64_MAX) {
+        // At most a minute ahead, so that a step of the wall clock is noticed.
+        const int64_t wait_ms = std::clamp<int64_t>(due_s * 1000 - reactor_.wall_us() / 1000, 1, 60'000);
+        next_ms = std::min(next_ms, reactor_.now_ms() + wait_ms);
+    }
+    if (next_ms == TimerWheel::kNever) return;
+    if (!armed() || next_ms < deadline_ms()) reactor_.arm(*this, next_ms);
+}
+
+void Backlog::on_timer() {
+    uint32_t moved = 0;
+    std::vector<Domain*> touched;
+    while (!buckets_.empty() && buckets_.begin()->first <= now_s() && moved < kDueAtOnce) {
+        RecordChain& bucket = buckets_.begin()->second;
+        while (!bucket.empty() && moved++ < kDueAtOnce) {
+            const RecordId id = arena_.pop(bucket);
+            Domain& home = domain(arena_[id].domain);
+            --home.deferred;
+            --deferred_;
+            if (expired(arena_[id])) {
+                owner_.expire(id);
+                continue;
+            }
+            arena_[id].due_s = 0;
+            add_ready(home, id, false);
+            touched.push_back(&home);
+        }
+        if (bucket.empty()) buckets_.erase(buckets_.begin());
+    }
+    std::sort(touched.begin(), touched.end());
+    touched.erase(std::unique(touched.begin(), touched.end()), touched.end());
+    for (Domain* home : touched) fill(*home);
+    while (!park_ends_.empty() && park_ends_.begin()->first <= now_s()) {
+        const auto [until_s, id] = *park_ends_.begin();
+        park_ends_.erase(park_ends_.begin());
+        auto found = domains_.find(id);
+        // A later park of the same domain has its own entry.
+        if (found != domains_.end() && found->second->parked_until_s == until_s) unpark(id);
+    }
+    if (!idle_.empty()) sweep();
+    arm();
+}
+
+Backlog::Counts Backlog::counts() const {
+    Counts counts;
+    counts.ready = ready_;
+    counts.deferred = deferred_;
+    for (const DomainId id : parked_) {
+        const Domain& home = *domains_.at(id);
+        counts.parked += home.ready + (home.window ? home.window->size() : 0);
+    }
+    if (!buckets_.empty()) counts.next_due_s = buckets_.begin()->first;
+    if (!park_ends_.empty()) counts.next_due_s = std::min(counts.next_due_s, park_ends_.begin()->first);
+    return counts;
+}
+
+void Backlog::for_each_domain(const std::function<void(const DomainCounts&)>& visit) const {
+    for (const auto& [id, home] : domains_) {
+        DomainCounts counts{id, home->ready, home->deferred, home->parked_until_s, home->why};
+        if (home->window) counts.ready += home->window->size();
+        visit(counts);
+    }
+}
+
+}  // namespace postrider

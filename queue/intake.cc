@@ -1,0 +1,588 @@
+#include "queue/intake.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/inotify.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include <fmt/format.h>
+
+#include "engine/core/address.h"
+#include "engine/core/check.h"
+#include "engine/core/hash.h"
+
+namespace postrider {
+namespace {
+
+constexpr size_t kReadBlock = 256 * 1024;
+constexpr size_t kNamesAtOnce = 512;
+constexpr size_t kFilesInSlice = 8;
+constexpr DurationMs kPauseMs = 1'000;
+
+// A fault of this machine, not of the file.
+bool is_local(int code) {
+    return code == EMFILE || code == ENFILE || code == ENOMEM || code == ENOSPC || code == EDQUOT ||
+           code == EIO || code == EROFS;
+}
+
+}  // namespace
+
+struct Intake::Job {
+    enum class Stage : uint8_t { reading, publishing } stage = Stage::reading;
+    std::unique_ptr<SpoolFile> unlisted;  // until it is in the table
+    SpoolFile* file = nullptr;
+    FileSlot slot = 0;
+    FileDescriptor data, index;
+    const RecoveredFile* recovered = nullptr;  // null: never seen before
+    std::span<const RecoveredRecipient> known;
+    uint64_t offset = 0;
+    std::unique_ptr<JobHandler> handler;
+    std::unique_ptr<BatchParser> batch;
+    std::unique_ptr<EmlParser> eml;
+    std::unique_ptr<IndexWriter> writer;
+    std::vector<RefusedRecipient> refused_recipients;
+    std::vector<RefusedMessage> refused_messages;
+    std::optional<IndexReader> reader;
+    std::vector<DomainId> file_domains;
+    std::string domain;  // scratch
+    RecordChain chain;   // of the message whose recipients are being read
+    uint32_t number = 0;  // of the next recipient in it
+    Envelope envelope;
+    Content content;
+};
+
+// Indexed files: what the parser finds goes into the index.
+class Intake::JobHandler final : public SpoolHandler {
+  public:
+    JobHandler(Intake& intake, Job& job) : intake_(intake), job_(job) {}
+
+    void on_recipient(const RecipientView& recipient) override {
+        if (auto domain = intern(recipient.domain))
+            job_.writer->add_recipient(recipient.where, *domain), ++count_;
+        else
+            on_refused_recipient(recipient.address, domain.error());
+    }
+    void on_refused_recipient(std::string_view text, const Error& why) override {
+        job_.refused_recipients.push_back({job_.file, message_ + 1, std::string(text), why});
+    }
+    void on_message(uint32_t number, const Envelope& envelope, const Content& content) override {
+        message_ = number;
+        if (std::exchange(count_, 0) > 0) job_.writer->add_message(envelope, content);
+    }
+    void on_refused_message(uint32_t number, const Envelope& envelope, const Content& content, Range whole,
+                            const Error& why) override {
+        message_ = number;
+        count_ = 0;
+        job_.writer->drop_recipients();
+        job_.refused_messages.push_back({number, whole, content.stored.size, envelope.sender, why});
+    }
+    Result<DomainId> intern(std::string_view domain) {
+        if (std::ranges::all_of(domain, [](char c) { return static_cast<signed char>(c) >= 0; })) {
+            normalise_domain(domain, job_.domain);
+        } else {
+            auto ascii = domain_to_ascii(domain);
+            if (!ascii) return std::unexpected(ascii.error());
+            job_.domain = *ascii;
+        }
+        return intake_.domains_.intern(job_.domain);
+    }
+
+  private:
+    Intake& intake_;
+    Job& job_;
+    uint32_t count_ = 0;
+    uint32_t message_ = 0;
+};
+
+Intake::Intake(Reactor& reactor, size_t shards, const SpoolDirectory& spool, FileTable& table,
+               RecordArena& arena, RecordSupply& supply, NameTable& domains, NameTable& labels,
+               const ContentRules& rules, IntakeOwner& owner)
+    : reactor_(reactor),
+      shards_(shards),
+      spool_(spool),
+      table_(table),
+      arena_(arena),
+      supply_(supply),
+      domain_table_(domains),
+      domains_(domains),
+      labels_(labels),
+      rules_(rules),
+      owner_(owner),
+      block_(kReadBlock, 0) {}
+
+Intake::~Intake() {
+    if (listing_) closedir(listing_);
+    if (notify_ >= 0) ::close(notify_);
+}
+
+Result<void> Intake::start(std::shared_ptr<const RecoveredState> recovered) {
+    recovered_ = std::move(recovered);
+    auto listed = spool_.scan_active([&](FileId id) {
+        if (id % shards_ == reactor_.shard()) recovering_.push_back(id);
+    });
+    if (!listed) return listed;
+    notify_ = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    if (notify_ < 0) return fail_errno("inotify (fs.inotify.max_user_instances)");
+    watch("");
+    scan("");
+    watching_ = true;
+    reactor_.ring().poll(notify_, POLLIN, this);
+    return {};
+}
+
+void Intake::close() {
+    if (watching_) reactor_.ring().cancel(this);
+}
+
+bool Intake::idle() const {
+    return !job_ && names_.empty() && scans_.empty() && !listing_ && recovering_.empty();
+}
+
+// ---- names
+
+bool Intake::mine(std::string_view name) const { return hash64(name) % shards_ == reactor_.shard(); }
+
+void Intake::scan(std::string folder) {
+    if (std::ranges::find(scans_, folder) == scans_.end()) scans_.push_back(std::move(folder));
+}
+
+void Intake::watch(const std::string& folder) {
+    for (const auto& [wd, name] : watches_)
+        if (name == folder) return;
+    const std::string path = spool_.path() + "/new" + (folder.empty() ? "" : "/" + folder);
+    const int wd = inotify_add_watch(notify_, path.c_str(),
+                                     IN_MOVED_TO | IN_CLOSE_WRITE | IN_CREATE | IN_ONLYDIR | IN_DONT_FOLLOW);
+    if (wd < 0) {
+        owner_.trouble(Error{errno, fmt::format("inotify watch of {}: {} (fs.inotify.max_user_watches)", path,
+                                                std::strerror(errno))});
+        return;
+    }
+    watches_.emplace_back(wd, folder);
+}
+
+void Intake::complete(int result, bool, std::span<const char>) {
+    if (result < 0) {
+        watching_ = false;
+        return;
+    }
+    read_notices();
+    reactor_.ring().poll(notify_, POLLIN, this);
+}
+
+void Intake::read_notices() {
+    alignas(inotify_event) char buffer[16 * 1024];
+    for (;;) {
+        const ssize_t got = ::read(notify_, buffer, sizeof buffer);
+        if (got <= 0) return;
+        for (const char* p = buffer; p < buffer + got;) {
+            const auto* notice = reinterpret_cast<const inotify_event*>(p);
+            p += sizeof(inotify_event) + notice->len;
+            if (notice->mask & IN_Q_OVERFLOW) {  // names were lost: list everything again
+                for (const auto& [wd, folder] : watches_) scan(folder);
+                continue;
+            }
+            auto at = std::ranges::find(watches_, notice->wd, &std::pair<int, std::string>::first);
+            if (notice->mask & IN_IGNORED) {
+                if (at != watches_.end()) watches_.erase(at);
+                continue;
+            }
+            if (at == watches_.end() || notice->len == 0) continue;
+            const std::string name = notice->name;
+            if (name.front() == '.') continue;
+            if (notice->mask & IN_ISDIR) {
+                if (at->second.empty()) scan(name);
+            } else if (!(notice->mask & IN_CREATE) && mine(name)) {
+                names_.push_back({at->second, name});
+            }
+        }
+    }
+}
+
+// Lists a bounded number of names; true while there may be more.
+bool Intake::read_names() {
+    if (!listing_) {
+        if (scans_.empty()) return false;
+        scanning_ = std::move(scans_.front());
+        scans_.pop_front();
+        if (!scanning_.empty()) watch(scanning_);  // before the listing, so that nothing falls between
+        auto folder = spool_.open_incoming(scanning_);
+        const int copy = folder ? fcntl(folder->get(), F_DUPFD_CLOEXEC, 0) : -1;
+        listing_ = copy >= 0 ? fdopendir(copy) : nullptr;
+        if (!listing_) return true;
+    }
+    for (size_t seen = 0; seen < kNamesAtOnce; ++seen) {
+        const dirent* entry = readdir(listing_);
+        if (!entry) {
+            closedir(listing_);
+            listing_ = nullptr;
+            return !scans_.empty();
+        }
+        const std::string_view name = entry->d_name;
+        if (name.front() == '.') continue;  // dotfiles, and "." and ".."
+        if (scanning_.empty() && entry->d_type == DT_DIR)
+            scan(std::string(name));
+        else if (mine(name))
+            names_.push_back({scanning_, std::string(name)});
+    }
+    return true;
+}
+
+// ---- files
+
+bool Intake::slice() {
+    if (paused_until_ms_ > reactor_.now_ms()) return false;
+    for (size_t i = 0; i < kFilesInSlice; ++i) {
+        if (job_) {
+            if (work()) return true;  // a block was read or published; the rest in the next turn
+            continue;
+        }
+        if (stopping_ || !owner_.has_room()) return false;
+        if (!begin_next()) return false;
+    }
+    return true;
+}
+
+bool Intake::begin_next() {
+    if (!recovering_.empty()) return begin_recovered();
+    recovered_.reset();
+    if (names_.empty() && !read_names() && names_.empty()) return false;
+    if (names_.empty()) return true;
+    const Name name = std::move(names_.front());
+    names_.pop_front();
+    begin(name);
+    return true;
+}
+
+bool Intake::begin_recovered() {
+    const FileId id = recovering_.back();
+    recovering_.pop_back();
+    const RecoveredFile* known = recovered_ ? recovered_->find(id) : nullptr;
+    if (known && known->done) {
+        owner_.nothing_left(id);
+        return true;
+    }
+    auto data = spool_.open_active(id, "", O_RDONLY);
+    auto st = data ? files::status(data->get()) : Result<struct stat>(std::unexpected(data.error()));
+    if (!st) {
+        owner_.trouble(Error{st.error().code, "spool/active/" + file_id_text(id) + ": " + st.error().text});
+        return true;
+    }
+    auto file = std::make_unique<SpoolFile>();
+    file->id = id;
+    file->size = static_cast<uint64_t>(st->st_size);
+    file->mtime_ns = int64_t{st->st_mtim.tv_sec} * 1'000'000'000 + st->st_mtim.tv_nsec;
+    file->inode = st->st_ino;
+    if (known && known->claimed) {
+        file->name = known->name;
+        file->form = known->form;
+        file->created_s = known->created_s;
+        if (known->size != file->size || known->mtime_ns != file->mtime_ns) {
+            begin_job(std::move(file), std::move(*data), known);
+            refuse_job("the file was changed after it was claimed");
+            return true;
+        }
+    } else {
+        // Claimed in the last moment of the engine before this one: its record did not reach the disk.
+        char first[16] = {};
+        (void)files::read_at(data->get(), first, sizeof first - 1, 0);
+        const bool is_batch = strncasecmp(first, "MAIL FROM:", 10) == 0 || strncasecmp(first, "HELO", 4) == 0 ||
+                              strncasecmp(first, "EHLO", 4) == 0;
+        file->form = is_batch ? SpoolForm::batch : SpoolForm::eml;
+        file->name = file_id_text(id) + (is_batch ? ".bsmtp" : ".eml");
+        file->created_s = reactor_.wall_us() / kUsPerSecond;
+    }
+    begin_job(std::move(file), std::move(*data), known);
+    return true;
+}
+
+void Intake::begin(const Name& name) {
+    auto dir = name.folder.empty() ? Result<FileDescriptor>(FileDescriptor()) : spool_.open_incoming(name.folder);
+    if (!dir) return;
+    const int at = name.folder.empty() ? spool_.incoming() : dir->get();
+    struct stat st;
+    std::string why;
+    const auto entry = spool_.look(at, name.name, name.folder.empty(), st, why);
+    using Entry = SpoolDirectory::Entry;
+    if (entry == Entry::gone) return;
+    if (entry == Entry::folder) return scan(name.name);
+    auto refuse = [&](const std::string& reason) {
+        auto moved = spool_.refuse_incoming(at, name.name, reason);
+        if (!moved && moved.error().code != ENOENT) return pause(moved.error());
+        ++refused_;
+        owner_.refused_file(0, name.name, static_cast<uint64_t>(st.st_size), reason);
+    };
+    if (entry == Entry::refuse) return refuse(why);
+    auto claimed = spool_.claim(at, name.name, entry == Entry::batch ? SpoolForm::batch : SpoolForm::eml, st);
+    if (!claimed) {
+        if (claimed.error().code == ENOENT) return;
+        if (is_local(claimed.error().code)) {
+            names_.push_front(name);
+            return pause(claimed.error());
+        }
+        return refuse(claimed.error().text);
+    }
+    auto file = std::make_unique<SpoolFile>();
+    file->id = claimed->id;
+    file->size = claimed->size;
+    file->mtime_ns = claimed->mtime_ns;
+    file->inode = claimed->inode;
+    file->form = claimed->form;
+    file->name = claimed->name;
+    file->created_s = reactor_.wall_us() / kUsPerSecond;
+    begin_job(std::move(file), std::move(claimed->fd), nullptr);
+}
+
+void Intake::begin_job(std::unique_ptr<SpoolFile> file, FileDescriptor data, const RecoveredFile* recovered) {
+    job_ = std::make_unique<Job>();
+    Job& job = *job_;
+    job.unlisted = std::move(file);
+    job.file = job.unlisted.get();
+    job.data = std::move(data);
+    job.recovered = recovered;
+    if (recovered) job.known = recovered_->recipients(*recovered);
+    job.file->indexed = job.file->form == SpoolForm::batch || job.file->size > kSmallFile;
+    // With the claim in the journal every refusal of the first reading is in the log: a whole index is enough.
+    if (job.file->indexed && recovered && recovered->claimed && open_index(job, true)) {
+        job.stage = Job::Stage::publishing;
+        job.slot = table_.add(std::move(job.unlisted));
+        job.file->pending = 1;
+        owner_.claimed(job.slot);
+    }
+}
+
+// One step of the file at hand; true when it used up a slice.
+bool Intake::work() {
+    Job& job = *job_;
+    if (job.stage == Job::Stage::reading) {
+        auto read = read_block(job);
+        if (read) return job_ != nullptr;  // a small file is done with
+        if (is_local(read.error().code)) {
+            pause(read.error());
+            job.offset = 0;  // read it again from its beginning
+            job.batch.reset();
+            job.eml.reset();
+            job.writer.reset();
+            job.refused_recipients.clear();
+            job.refused_messages.clear();
+            return true;
+        }
+        refuse_job(read.error().text);
+        return false;
+    }
+    auto published = publish_step(job);
+    if (!published) {
+        // The index was whole a moment ago: the disk fails. What is published stays; the rest waits for a restart.
+        owner_.trouble(Error{published.error().code, "index of " + job.file->name + ": " + published.error().text});
+        job_.reset();
+        return false;
+    }
+    return true;
+}
+
+Result<void> Intake::read_block(Job& job) {
+    if (!job.file->indexed) {
+        std::string& whole = block_;
+        auto got = files::read_at(job.data.get(), whole.data(), job.file->size, 0);
+        if (!got) return std::unexpected(got.error());
+        if (*got != job.file->size) return fail("the file became shorter while it was read");
+        if (auto parsed = small_.parse({whole.data(), *got}, rules_); !parsed) return parsed;
+        job.offset = job.file->size;
+        return finish_reading(job);
+    }
+    if (!job.writer) {
+        auto index = spool_.open_active(job.file->id, kIndexSuffix, O_RDWR | O_CREAT | O_TRUNC);
+        if (!index) return std::unexpected(index.error());
+        job.index = std::move(*index);
+        job.writer = std::make_unique<IndexWriter>(job.index.get(), *job.file);
+        job.handler = std::make_unique<JobHandler>(*this, job);
+        if (job.file->form == SpoolForm::batch)
+            job.batch = std::make_unique<BatchParser>(*job.handler, rules_);
+        else
+            job.eml = std::make_unique<EmlParser>(*job.handler, rules_);
+    }
+    const size_t size = std::min<uint64_t>(kReadBlock, job.file->size - job.offset);
+    auto got = files::read_at(job.data.get(), block_.data(), size, job.offset);
+    if (!got) return std::unexpected(got.error());
+    if (*got != size) return fail("the file became shorter while it was read");
+    const std::span<const char> octets(block_.data(), size);
+    if (auto fed = job.batch ? job.batch->feed(octets) : job.eml->feed(octets); !fed) return fed;
+    job.offset += size;
+    if (job.offset < job.file->size) return {};
+    if (auto ended = job.batch ? job.batch->finish() : job.eml->finish(); !ended) return ended;
+    return finish_reading(job);
+}
+
+Result<void> Intake::finish_reading(Job& job) {
+    auto st = files::status(job.data.get());
+    if (!st) return std::unexpected(st.error());
+    if (static_cast<uint64_t>(st->st_size) != job.file->size)
+        return fail("the file was changed while it was read; write it in tmp/ and rename it when it is whole");
+    if (!job.file->indexed && small_.recipients.size() > kSmallRecipients) {
+        job.file->indexed = true;  // read it again, this time with an index
+        job.offset = 0;
+        return {};
+    }
+    if (job.writer) {
+        if (auto written = job.writer->finish(domain_table_); !written) return written;
+        if (auto opened = open_index(job, false); !opened) return opened;
+    }
+    ++files_;
+    job.slot = table_.add(std::move(job.unlisted));
+    job.file->pending = 1;
+    if (!job.file->indexed)
+        for (auto& refused : small_.refused)
+            job.refused_recipients.push_back({job.file, 1, std::move(refused.text), std::move(refused.why)});
+    report_refusals(job);
+    owner_.claimed(job.slot);
+    job.stage = Job::Stage::publishing;
+    if (!job.file->indexed) {
+        publish_small(job);
+        owner_.publishing_done(job.slot);
+        job_.reset();
+    }
+    return {};
+}
+
+Result<void> Intake::open_index(Job& job, bool verify) {
+    if (!job.index) {
+        auto index = spool_.open_active(job.file->id, kIndexSuffix, O_RDONLY);
+        if (!index) return std::unexpected(index.error());
+        job.index = std::move(*index);
+    }
+    auto reader = IndexReader::open(job.index.get(), *job.file, verify);
+    if (!reader) {
+        job.index = FileDescriptor();
+        return std::unexpected(reader.error());
+    }
+    auto names = reader->domains();
+    if (!names) return std::unexpected(names.error());
+    for (const auto& name : *names) job.file_domains.push_back(domains_.intern(name));
+    job.reader = std::move(*reader);
+    return {};
+}
+
+// Publishes about a block of the index.
+Result<void> Intake::publish_step(Job& job) {
+    for (size_t i = 0; i < 256; ++i) {
+        auto step = job.reader->next();
+        if (!step) return std::unexpected(step.error());
+        using Kind = IndexReader::Step::Kind;
+        if (step->kind == Kind::end) {
+            owner_.publishing_done(job.slot);
+            job_.reset();
+            return {};
+        }
+        if (step->kind == Kind::recipients) {
+            for (size_t k = 0; k < step->count; ++k) {
+                const uint32_t domain = step->entries[k].domain;
+                if (domain >= job.file_domains.size()) return fail("index is damaged");
+                const RecordId id = supply_.take();
+                Record& record = arena_[id];
+                record.file = job.slot;
+                record.recipient = job.number++;
+                record.domain = job.file_domains[domain];
+                arena_.append(job.chain, id);
+            }
+        } else {
+            RecordChain chain = std::exchange(job.chain, {});
+            job.number = 0;
+            if (step->message->flags & MessageEntry::kRefused) {
+                while (!chain.empty()) supply_.give(arena_.pop(chain));
+                continue;
+            }
+            read_entry(*step->message, step->text, job.envelope, job.content);
+            publish_message(job, chain, step->place, job.envelope);
+        }
+    }
+    return {};
+}
+
+void Intake::publish_small(Job& job) {
+    JobHandler domains(*this, job);
+    RecordChain chain;
+    for (size_t i = 0; i < small_.recipients.size(); ++i) {
+        auto domain = domains.intern(small_.recipients[i].domain);
+        if (!domain) {
+            owner_.refused_recipient({job.file, 1, small_.recipients[i].domain, domain.error()});
+            continue;
+        }
+        const RecordId id = supply_.take();
+        Record& record = arena_[id];
+        record.file = job.slot;
+        record.recipient = static_cast<uint32_t>(i);
+        record.domain = *domain;
+        arena_.append(chain, id);
+    }
+    publish_message(job, chain, 0, small_.envelope);
+}
+
+// Completes the records of one message and hands them out, less those that are settled already.
+void Intake::publish_message(Job& job, RecordChain chain, uint32_t place, const Envelope& envelope) {
+    const LabelId campaign = labels_.intern(envelope.campaign);
+    const LabelId tenant = labels_.intern(envelope.tenant);
+    RecordChain out;
+    ++messages_;
+    while (!job.known.empty() && job.known.front().place < place) job.known = job.known.subspan(1);
+    while (!chain.empty()) {
+        const RecordId id = arena_.pop(chain);
+        Record& record = arena_[id];
+        record.place = place;
+        record.campaign = campaign;
+        record.tenant = tenant;
+        record.priority = envelope.priority;
+        record.due_s = static_cast<uint32_t>(std::clamp<int64_t>(envelope.not_before_s, 0, UINT32_MAX));
+        while (!job.known.empty() && job.known.front().place == place &&
+               job.known.front().recipient < record.recipient)
+            job.known = job.known.subspan(1);
+        if (!job.known.empty() && job.known.front().place == place &&
+            job.known.front().recipient == record.recipient) {
+            const RecoveredRecipient& known = job.known.front();
+            if (known.final()) {
+                supply_.give(id);
+                continue;
+            }
+            record.attempts = known.attempts();
+            record.possible_duplicate = known.ambiguous();
+            record.due_s = known.ambiguous() ? 0 : std::max(record.due_s, known.due_s);
+        }
+        arena_.append(out, id);
+    }
+    if (out.empty()) return;
+    recipients_ += out.count;
+    job.file->pending.fetch_add(out.count, std::memory_order_relaxed);
+    owner_.publish(out);
+}
+
+void Intake::report_refusals(Job& job) {
+    for (const auto& refused : job.refused_recipients) owner_.refused_recipient(refused);
+    for (const auto& refused : job.refused_messages) {
+        const std::string bad_name = fmt::format("{}.{}.eml", job.file->name.substr(0, 200), refused.number);
+        auto kept = spool_.refuse_message(job.data.get(), refused.whole.offset, refused.whole.size, bad_name,
+                                          refused.why.text);
+        if (!kept) owner_.trouble(Error{kept.error().code, "bad/" + bad_name + ": " + kept.error().text});
+        ++refused_;
+        owner_.refused_message(*job.file, refused, bad_name);
+    }
+}
+
+void Intake::refuse_job(const std::string& why) {
+    Job& job = *job_;
+    job.index = FileDescriptor();
+    (void)spool_.remove_active(job.file->id, kIndexSuffix);
+    auto moved = spool_.refuse_active(job.file->id, job.file->name, why);
+    if (!moved) owner_.trouble(moved.error());
+    ++refused_;
+    owner_.refused_file(job.file->id, job.file->name, job.file->size, why);
+    job_.reset();
+}
+
+void Intake::pause(const Error& error) {
+    owner_.trouble(error);
+    paused_until_ms_ = reactor_.now_ms() + kPauseMs;
+    reactor_.arm(*this, paused_until_ms_);
+}
+
+}  // namespace postrider

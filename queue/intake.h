@@ -1,0 +1,157 @@
+// The intake of a shard: takes files from new/ (and the folders one level below it) into active/, reads each once, and
+// hands its recipients out as records. Each shard claims the files whose names hash to it, so no two meet.
+//
+//   names (scan, inotify) -> look -> claim (rename) -> read and parse, index beside -> publish -> owner
+//        \-> bad/ with a reason                    \-> bad/ with a reason
+//
+// Works in slices of the shard's turn: a file of any size is read, and a file of any number of recipients published,
+// a block at a time. A file is read to its end before anything of it is handed out. At the start the files in active/
+// are published again, less what the journals know to be settled.
+//
+// Failure policy: a refused file or message goes to bad/ and the others go on. A local fault (disk full, too many open
+// files) leaves the file where it is and the intake waits a second before it looks again.
+#pragma once
+
+#include <dirent.h>
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/io/reactor.h"
+#include "queue/file_table.h"
+#include "queue/formats/batch_parser.h"
+#include "queue/formats/eml_parser.h"
+#include "queue/journal/recovery.h"
+#include "queue/message_reader.h"
+#include "queue/name_table.h"
+#include "queue/record.h"
+#include "queue/spool_index.h"
+
+namespace postrider {
+
+struct RefusedRecipient {
+    const SpoolFile* file = nullptr;
+    uint32_t message_number = 0;
+    std::string text;  // the address as it stood
+    Error why;
+};
+struct RefusedMessage {
+    uint32_t number = 0;
+    Range whole;
+    uint64_t size = 0;
+    std::string sender;
+    Error why;
+};
+
+// What the intake asks of its shard.
+class IntakeOwner {
+  public:
+    virtual ~IntakeOwner() = default;
+    // False while the memory budget is used up or the journal has no room: no new file is begun.
+    virtual bool has_room() = 0;
+    // Records of any domains; each file's slot counts them as pending already.
+    virtual void publish(RecordChain chain) = 0;
+    // The file is in the table, its claim must be journalled; comes after its refusals and before its records.
+    virtual void claimed(FileSlot slot) = 0;
+    virtual void refused_recipient(const RefusedRecipient& refused) = 0;
+    virtual void refused_message(const SpoolFile& file, const RefusedMessage& refused, const std::string& bad_name) = 0;
+    virtual void refused_file(FileId id, const std::string& name, uint64_t size, const std::string& why) = 0;
+    // The intake's own hold on the file ends once everything appended so far is durable.
+    virtual void publishing_done(FileSlot slot) = 0;
+    // A file of an earlier run of which nothing is left to do.
+    virtual void nothing_left(FileId id) = 0;
+    // Local trouble, for the operator.
+    virtual void trouble(const Error& error) = 0;
+};
+
+class Intake final : private Operation, private Timer {
+  public:
+    Intake(Reactor& reactor, size_t shards, const SpoolDirectory& spool, FileTable& table, RecordArena& arena,
+           RecordSupply& supply, NameTable& domains, NameTable& labels, const ContentRules& rules,
+           IntakeOwner& owner);
+    ~Intake() override;
+
+    // `recovered` holds what the journals know; null when there is nothing. Kept until the files of this shard in
+    // active/ are published.
+    Result<void> start(std::shared_ptr<const RecoveredState> recovered);
+    // One slice; true when there is more to do at once. For Reactor::each_turn.
+    bool slice();
+    // No new file is begun; one that is being read is finished.
+    void stop() { stopping_ = true; }
+    // Nothing is being read or published and no name waits.
+    bool idle() const;
+    // Ends the watch; then idle() of the ring.
+    void close();
+    bool closed() const { return !watching_; }
+
+    uint64_t files() const { return files_; }
+    uint64_t messages() const { return messages_; }
+    uint64_t recipients() const { return recipients_; }
+    uint64_t refused() const { return refused_; }
+
+  private:
+    struct Job;
+    class JobHandler;
+    struct Name {
+        std::string folder;  // below new/, empty: new/ itself
+        std::string name;
+    };
+
+    // Names.
+    bool mine(std::string_view name) const;
+    void scan(std::string folder);
+    bool read_names();
+    void watch(const std::string& folder);
+    void complete(int result, bool more, std::span<const char> buffer) override;
+    void read_notices();
+    void on_timer() override {}
+
+    // Files.
+    bool begin_next();
+    bool begin_recovered();
+    void begin(const Name& name);
+    void begin_job(std::unique_ptr<SpoolFile> file, FileDescriptor data, const RecoveredFile* recovered);
+    bool work();
+    Result<void> read_block(Job& job);
+    Result<void> finish_reading(Job& job);
+    Result<void> open_index(Job& job, bool verify);
+    Result<void> publish_step(Job& job);
+    void publish_message(Job& job, RecordChain chain, uint32_t place, const Envelope& envelope);
+    void publish_small(Job& job);
+    void refuse_job(const std::string& why);
+    void report_refusals(Job& job);
+    void pause(const Error& error);
+
+    Reactor& reactor_;
+    size_t shards_;
+    const SpoolDirectory& spool_;
+    FileTable& table_;
+    RecordArena& arena_;
+    RecordSupply& supply_;
+    NameTable& domain_table_;
+    NameCache domains_, labels_;
+    ContentRules rules_;
+    IntakeOwner& owner_;
+
+    std::deque<Name> names_;
+    std::deque<std::string> scans_;  // folders to be listed; empty name: new/ itself
+    std::string scanning_;
+    DIR* listing_ = nullptr;
+    int notify_ = -1;
+    bool watching_ = false;
+    std::vector<std::pair<int, std::string>> watches_;
+    std::shared_ptr<const RecoveredState> recovered_;
+    std::vector<FileId> recovering_;
+    std::unique_ptr<Job> job_;
+    std::string block_;
+    SmallMessage small_;
+    int64_t paused_until_ms_ = 0;
+    bool stopping_ = false;
+    uint64_t files_ = 0, messages_ = 0, recipients_ = 0, refused_ = 0;
+};
+
+}  // namespace postrider

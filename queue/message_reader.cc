@@ -1,0 +1,192 @@
+#include "queue/message_reader.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "engine/core/check.h"
+#include "engine/core/hash.h"
+#include "queue/formats/eml_parser.h"
+#include "queue/spool_index.h"
+
+namespace postrider {
+namespace {
+
+class SmallHandler final : public SpoolHandler {
+  public:
+    explicit SmallHandler(SmallMessage& message) : message_(message) {}
+    void on_recipient(const RecipientView& recipient) override {
+        message_.recipients.push_back({recipient.where, std::string(recipient.domain)});
+    }
+    void on_refused_recipient(std::string_view text, const Error& why) override {
+        message_.refused.push_back({std::string(text), why});
+    }
+    void on_message(uint32_t, const Envelope& envelope, const Content& content) override {
+        message_.envelope = envelope;
+        message_.content = content;
+    }
+    void on_refused_message(uint32_t, const Envelope&, const Content&, Range, const Error&) override {
+        POSTRIDER_CHECK(false, "an .eml is refused as a file");
+    }
+
+  private:
+    SmallMessage& message_;
+};
+
+bool same_file(const SpoolFile& file, const struct stat& st) {
+    return static_cast<uint64_t>(st.st_size) == file.size && st.st_ino == file.inode &&
+           int64_t{st.st_mtim.tv_sec} * 1'000'000'000 + st.st_mtim.tv_nsec == file.mtime_ns;
+}
+
+constexpr size_t kEntryRead = 512;  // an index entry with its texts, in the ordinary case
+
+}  // namespace
+
+MessageId message_id(const SpoolFile& file, uint32_t place) {
+    return {file.id, mix64(file.id, place)};
+}
+
+Result<void> SmallMessage::parse(std::span<const char> file, const ContentRules& rules) {
+    recipients.clear();
+    refused.clear();
+    SmallHandler handler(*this);
+    EmlParser parser(handler, rules);
+    if (auto fed = parser.feed(file); !fed) return fed;
+    return parser.finish();
+}
+
+Result<OpenFile*> MessageReader::open(FileSlot slot) {
+    auto found = open_.find(slot);
+    // The slot may have passed to another file since: its id tells.
+    if (found != open_.end() && found->second->id != table_[slot].id) {
+        forget(slot);
+        found = open_.end();
+    }
+    if (found != open_.end()) {
+        ages_.splice(ages_.begin(), ages_, found->second->age);
+        return found->second.get();
+    }
+    while (open_.size() >= kOpenFiles) {
+        auto oldest = std::find_if(ages_.rbegin(), ages_.rend(),
+                                   [&](FileSlot old) { return open_.at(old)->users == 0; });
+        if (oldest == ages_.rend()) break;  // all in use: as many as there are messages in flight
+        open_.erase(*oldest);
+        ages_.erase(std::next(oldest).base());
+    }
+    const SpoolFile& file = table_[slot];
+    auto opened = std::make_unique<OpenFile>();
+    opened->file = &file;
+    opened->id = file.id;
+    auto data = spool_.open_active(file.id, "", O_RDONLY);
+    if (!data) return std::unexpected(data.error());
+    auto st = files::status(data->get());
+    if (!st) return std::unexpected(st.error());
+    if (!same_file(file, *st)) return fail("spool file " + file.name + " was changed after it was claimed", ESTALE);
+    opened->data = std::move(*data);
+    if (file.indexed) {
+        auto index = spool_.open_active(file.id, kIndexSuffix, O_RDONLY);
+        if (!index) return std::unexpected(index.error());
+        opened->index = std::move(*index);
+    }
+    ages_.push_front(slot);
+    opened->age = ages_.begin();
+    return open_.emplace(slot, std::move(opened)).first->second.get();
+}
+
+Result<void> MessageReader::load(const Record& record, LoadedMessage& message) {
+    auto opened = open(record.file);
+    if (!opened) return std::unexpected(opened.error());
+    message.open = *opened;
+    message.place = record.place;
+    message.id = message_id(message.file(), record.place);
+    auto loaded = message.file().indexed ? load_indexed(record, message) : load_small(message);
+    if (!loaded) return loaded;
+    ++message.open->users;
+    return {};
+}
+
+void MessageReader::unload(LoadedMessage& message) {
+    if (message.open) --message.open->users;
+    message.open = nullptr;
+}
+
+Result<void> MessageReader::load_indexed(const Record& record, LoadedMessage& message) {
+    const uint64_t offset = uint64_t{record.place} * kIndexUnit;
+    block_.resize(kEntryRead);
+    auto got = files::read_at(message.open->index.get(), block_.data(), block_.size(), offset);
+    if (!got) return std::unexpected(got.error());
+    MessageEntry entry;
+    if (*got < sizeof entry) return fail("index is cut", ESTALE);
+    std::memcpy(&entry, block_.data(), sizeof entry);
+    if (entry.tag != MessageEntry::kTag) return fail("index is damaged", ESTALE);
+    const size_t whole = sizeof entry + entry.text_size();
+    if (whole > *got) {
+        block_.resize(whole);
+        got = files::read_at(message.open->index.get(), block_.data(), whole, offset);
+        if (!got) return std::unexpected(got.error());
+        if (*got != whole) return fail("index is cut", ESTALE);
+    }
+    read_entry(entry, block_.data() + sizeof entry, message.envelope, message.content);
+    message.recipients = entry.recipients;
+    return {};
+}
+
+Result<void> MessageReader::load_small(LoadedMessage& message) {
+    const SpoolFile& file = message.file();
+    block_.resize(file.size);
+    auto got = files::read_at(message.open->data.get(), block_.data(), block_.size(), 0);
+    if (!got) return std::unexpected(got.error());
+    if (*got != file.size) return fail("spool file " + file.name + " is shorter than when it was claimed", ESTALE);
+    if (auto parsed = small_.parse(block_, rules_); !parsed)
+        return fail("spool file " + file.name + ": " + parsed.error().text, ESTALE);
+    message.envelope = small_.envelope;
+    message.content = small_.content;
+    message.recipients = static_cast<uint32_t>(small_.recipients.size());
+    message.small_recipients.clear();
+    for (const auto& recipient : small_.recipients) message.small_recipients.push_back(recipient.where);
+    return {};
+}
+
+Result<void> MessageReader::recipient(LoadedMessage& message, uint32_t number, RecipientText& out) {
+    if (number >= message.recipients) return fail("no such recipient in its message", ESTALE);
+    Range where;
+    if (message.open->index) {
+        RecipientEntry entry;
+        const uint64_t unit = uint64_t{message.place} - message.recipients + number;
+        auto got = files::read_at(message.open->index.get(), &entry, sizeof entry, unit * kIndexUnit);
+        if (!got) return std::unexpected(got.error());
+        if (*got != sizeof entry || entry.tag != RecipientEntry::kTag) return fail("index is damaged", ESTALE);
+        where = entry.range();
+    } else {
+        where = message.small_recipients[number];
+    }
+    message.text.resize(where.size);
+    if (auto read_back = read(message, where.offset, message.text); !read_back) return read_back;
+    auto parsed = parse_recipient_text(message.content.form, message.text, out);
+    if (!parsed) return fail("recipient: " + parsed.error().text, ESTALE);
+    return {};
+}
+
+Result<void> MessageReader::read(const LoadedMessage& message, uint64_t offset, std::span<char> into) {
+    auto got = files::read_at(message.open->data.get(), into.data(), into.size(), offset);
+    if (!got) return std::unexpected(got.error());
+    if (*got != into.size())
+        return fail("spool file " + message.file().name + " is shorter than when it was claimed", ESTALE);
+    return {};
+}
+
+bool MessageReader::unchanged(const LoadedMessage& message) const {
+    auto st = files::status(message.open->data.get());
+    return st && same_file(message.file(), *st);
+}
+
+void MessageReader::forget(FileSlot slot) {
+    auto found = open_.find(slot);
+    if (found == open_.end()) return;
+    POSTRIDER_CHECK(found->second->users == 0, "a file with a loaded message is not settled");
+    ages_.erase(found->second->age);
+    open_.erase(found);
+}
+
+}  // namespace postrider

@@ -1,0 +1,227 @@
+#include "queue/spool_directory.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include <fmt/format.h>
+
+#include "engine/core/hash.h"
+#include "engine/core/limits.h"
+
+namespace postrider {
+namespace {
+
+constexpr size_t kCopyBlock = 256 * 1024;
+
+int64_t mtime_ns(const struct stat& st) {
+    return int64_t{st.st_mtim.tv_sec} * 1'000'000'000 + st.st_mtim.tv_nsec;
+}
+
+FileId make_file_id(const struct stat& st, const std::string& name) {
+    const uint64_t facts[3] = {st.st_ino, static_cast<uint64_t>(st.st_size),
+                               static_cast<uint64_t>(mtime_ns(st))};
+    const std::string_view bytes(reinterpret_cast<const char*>(facts), sizeof facts);
+    const FileId id = hash64(name, hash64(bytes));
+    return id ? id : 1;
+}
+
+Result<FileDescriptor> take_lock(int root, const std::string& path) {
+    auto lock = files::open_beneath(root, "lock", O_RDWR | O_CREAT);
+    if (!lock) return lock;
+    if (flock(lock->get(), LOCK_EX | LOCK_NB) != 0) {
+        char holder[32] = {};
+        (void)files::read_at(lock->get(), holder, sizeof holder - 1, 0);
+        holder[std::strcspn(holder, "\n")] = 0;
+        return fail(fmt::format("spool {} is held by another engine, process {}; stop it or use another spool",
+                                path, holder[0] ? holder : "unknown"),
+                    EWOULDBLOCK);
+    }
+    const std::string pid = fmt::format("{}\n", getpid());
+    if (auto cut = files::truncate(lock->get(), 0); !cut) return std::unexpected(cut.error());
+    if (auto put = files::write_at(lock->get(), pid.data(), pid.size(), 0); !put)
+        return std::unexpected(put.error());
+    return lock;
+}
+
+bool ends_with(const std::string& name, std::string_view ending) {
+    return name.size() > ending.size() && std::string_view(name).ends_with(ending);
+}
+
+}  // namespace
+
+std::string file_id_text(FileId id) { return fmt::format("{:016x}", id); }
+
+Result<std::unique_ptr<SpoolDirectory>> SpoolDirectory::open(const std::string& path) {
+    auto spool = std::make_unique<SpoolDirectory>();
+    spool->path_ = path;
+    auto into = [](FileDescriptor& target, Result<FileDescriptor> opened) -> Result<void> {
+        if (!opened) return std::unexpected(opened.error());
+        target = std::move(*opened);
+        return {};
+    };
+    if (auto r = into(spool->root_, files::open_directory(AT_FDCWD, path, true)); !r)
+        return fail(fmt::format("spool: {}; make the folder, or set [server] spool", r.error().text),
+                    r.error().code);
+    if (auto r = into(spool->lock_, take_lock(spool->root(), path)); !r)
+        return std::unexpected(r.error());
+    FileDescriptor tmp, active;
+    for (auto& [target, name] : {std::pair<FileDescriptor*, const char*>{&tmp, "tmp"},
+                                 {&spool->new_, "new"},
+                                 {&spool->bad_, "bad"},
+                                 {&spool->journal_, "journal"},
+                                 {&active, "active"}})
+        if (auto r = into(*target, files::open_directory(spool->root(), name, true)); !r)
+            return fail(fmt::format("spool {}: {}", path, r.error().text), r.error().code);
+    for (size_t i = 0; i < spool->active_.size(); ++i)
+        if (auto r = into(spool->active_[i],
+                          files::open_directory(active.get(), fmt::format("{:02x}", i), true));
+            !r)
+            return fail(fmt::format("spool {}/active: {}", path, r.error().text), r.error().code);
+    return spool;
+}
+
+Result<FileDescriptor> SpoolDirectory::open_incoming(const std::string& folder) const {
+    return files::open_beneath(new_.get(), folder.empty() ? "." : folder, O_RDONLY | O_DIRECTORY);
+}
+
+SpoolDirectory::Entry SpoolDirectory::look(int dir, const std::string& name, bool top, struct stat& st,
+                                           std::string& why) const {
+    if (fstatat(dir, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) return Entry::gone;
+    if (S_ISDIR(st.st_mode)) {
+        if (top) return Entry::folder;
+        why = "a folder below a producer's folder; only new/ and one level below it are read";
+        return Entry::refuse;
+    }
+    if (!S_ISREG(st.st_mode)) {
+        why = fmt::format("not a regular file but a {}; write the message into tmp/ and rename it",
+                          S_ISLNK(st.st_mode)    ? "symbolic link"
+                          : S_ISFIFO(st.st_mode) ? "FIFO"
+                          : S_ISSOCK(st.st_mode) ? "socket"
+                                                 : "device");
+        return Entry::refuse;
+    }
+    if (st.st_nlink != 1) {
+        why = fmt::format("it has {} hard links; rename the file instead of linking it", st.st_nlink);
+        return Entry::refuse;
+    }
+    if (ends_with(name, ".eml")) return Entry::eml;
+    if (ends_with(name, ".bsmtp")) return Entry::batch;
+    why = "the name ends neither in .eml nor in .bsmtp";
+    return Entry::refuse;
+}
+
+Result<ClaimedFile> SpoolDirectory::claim(int dir, const std::string& name, SpoolForm form,
+                                          const struct stat& st) const {
+    ClaimedFile file;
+    file.id = make_file_id(st, name);
+    file.name = name;
+    file.form = form;
+    auto opened = files::open_beneath(dir, name, O_RDONLY);
+    if (!opened) return std::unexpected(opened.error());
+    // Two files with one id (the very same name, size, mtime and inode cannot both exist): take the next id.
+    while (true) {
+        auto moved = files::rename_no_replace(dir, name, active_folder(file.id), file_id_text(file.id));
+        if (moved) break;
+        if (moved.error().code != EEXIST) return std::unexpected(moved.error());
+        ++file.id;
+    }
+    auto now = files::status(opened->get());
+    if (!now) return std::unexpected(now.error());
+    struct stat claimed;
+    const std::string id_text = file_id_text(file.id);
+    if (fstatat(active_folder(file.id), id_text.c_str(), &claimed, AT_SYMLINK_NOFOLLOW) != 0)
+        return fail_errno("look at claimed file " + id_text);
+    // Another file may have taken the name between our look and our claim: refuse what we did not look at.
+    if (claimed.st_ino != st.st_ino || now->st_ino != st.st_ino || now->st_size != st.st_size ||
+        mtime_ns(*now) != mtime_ns(st)) {
+        (void)refuse_active(file.id, name, "the file changed while it was claimed; write it in tmp/ and rename it when it is whole");
+        return fail("changed while it was claimed", ENOENT);
+    }
+    file.size = static_cast<uint64_t>(st.st_size);
+    file.mtime_ns = mtime_ns(st);
+    file.inode = st.st_ino;
+    file.fd = std::move(*opened);
+    return file;
+}
+
+Result<FileDescriptor> SpoolDirectory::open_active(FileId id, const char* suffix, int flags) const {
+    return files::open_beneath(active_folder(id), file_id_text(id) + suffix, flags, 0600);
+}
+
+Result<void> SpoolDirectory::remove_active(FileId id, const char* suffix) const {
+    return files::remove(active_folder(id), file_id_text(id) + suffix);
+}
+
+Result<void> SpoolDirectory::scan_active(const std::function<void(FileId)>& visit) const {
+    for (const auto& folder : active_) {
+        const int copy = openat(folder.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        DIR* listing = copy >= 0 ? fdopendir(copy) : nullptr;
+        if (!listing) return fail_errno("read spool/active");
+        while (const dirent* entry = readdir(listing)) {
+            const std::string_view name = entry->d_name;
+            if (name.size() != 16 || name.find_first_not_of("0123456789abcdef") != name.npos) continue;
+            visit(std::strtoull(entry->d_name, nullptr, 16));
+        }
+        closedir(listing);
+    }
+    return {};
+}
+
+Result<void> SpoolDirectory::write_reason(const std::string& bad_name, const std::string& why) const {
+    const std::string line = why + "\n";
+    auto file = files::open_beneath(bad_.get(), bad_name + ".reason", O_WRONLY | O_CREAT | O_TRUNC, 0640);
+    if (!file) return std::unexpected(file.error());
+    return files::write_all(file->get(), line.data(), line.size());
+}
+
+Result<std::string> SpoolDirectory::move_to_bad(int dir, const std::string& from, const std::string& name,
+                                                const std::string& why) const {
+    constexpr size_t kSuffixRoom = 24;  // ".reason" and a number
+    const std::string base = name.substr(0, limits::kFileName - kSuffixRoom);
+    for (unsigned number = 0; number < 1'000'000; ++number) {
+        const std::string target = number == 0 ? base : fmt::format("{}.{}", base, number);
+        auto moved = files::rename_no_replace(dir, from, bad_.get(), target);
+        if (!moved && moved.error().code == EEXIST) continue;
+        if (!moved) return std::unexpected(moved.error());
+        if (auto written = write_reason(target, why); !written) return std::unexpected(written.error());
+        return target;
+    }
+    return fail("bad/ holds a million files of this name: " + name);
+}
+
+Result<std::string> SpoolDirectory::refuse_incoming(int dir, const std::string& name,
+                                                    const std::string& why) const {
+    return move_to_bad(dir, name, name, why);
+}
+
+Result<std::string> SpoolDirectory::refuse_active(FileId id, const std::string& name,
+                                                  const std::string& why) const {
+    return move_to_bad(active_folder(id), file_id_text(id), name, why);
+}
+
+Result<std::string> SpoolDirectory::refuse_message(int from_fd, uint64_t offset, uint64_t size,
+                                                   const std::string& name, const std::string& why) const {
+    // The name tells file and message, so a second pass after a crash writes the same file again.
+    auto target = files::open_beneath(bad_.get(), name, O_WRONLY | O_CREAT | O_TRUNC, 0640);
+    if (!target) return std::unexpected(target.error());
+    std::string block(std::min<uint64_t>(size, kCopyBlock), 0);
+    while (size > 0) {
+        const size_t part = std::min<uint64_t>(size, block.size());
+        auto got = files::read_at(from_fd, block.data(), part, offset);
+        if (!got) return std::unexpected(got.error());
+        if (*got == 0) break;
+        if (auto put = files::write_all(target->get(), block.data(), *got); !put)
+            return std::unexpected(put.error());
+        offset += *got;
+        size -= *got;
+    }
+    if (auto written = write_reason(name, why); !written) return std::unexpected(written.error());
+    return name;
+}
+
+}  // namespace postrider

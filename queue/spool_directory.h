@@ -1,0 +1,80 @@
+// The spool's folders and the moves between them (docs/spool.md). Nothing here parses.
+//
+//   tmp/  new/ [folder/]  active/<2 hex>/<16 hex>  journal/  bad/  lock
+//
+// A file is claimed by a rename from new/ that never replaces; its name in active/ is its FileId, a hash of (inode, name,
+// size, mtime), so that a claim undone by a power cut ends at the same id. Not st_dev, which changes over a remount.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "engine/core/ids.h"
+#include "engine/core/result.h"
+#include "engine/io/files.h"
+#include "queue/journal/journal_format.h"
+
+namespace postrider {
+
+
+struct ClaimedFile {
+    FileId id = 0;
+    std::string name;  // as the producer called it
+    SpoolForm form = SpoolForm::eml;
+    uint64_t size = 0;
+    int64_t mtime_ns = 0;
+    uint64_t inode = 0;
+    FileDescriptor fd;
+};
+
+std::string file_id_text(FileId id);  // 16 hex digits
+
+class SpoolDirectory {
+  public:
+    // Makes missing folders and takes the lock. When another engine holds it the error has code EWOULDBLOCK and
+    // names its process.
+    static Result<std::unique_ptr<SpoolDirectory>> open(const std::string& path);
+
+    const std::string& path() const { return path_; }
+    int root() const { return root_.get(); }
+    int incoming() const { return new_.get(); }
+    int journal() const { return journal_.get(); }
+
+    // `folder` below new/, or empty. Opens it for a scan.
+    Result<FileDescriptor> open_incoming(const std::string& folder) const;
+
+    // What a look at a name in new/ or below says, before it is claimed.
+    enum class Entry : uint8_t { gone, eml, batch, folder, refuse };
+    Entry look(int dir, const std::string& name, bool top, struct stat& st, std::string& why) const;
+
+    // Claims new/[folder/]name as a regular file. error.code ENOENT: gone meanwhile. Other errors leave it in new/.
+    Result<ClaimedFile> claim(int dir, const std::string& name, SpoolForm form, const struct stat& st) const;
+
+    // Opens a claimed file; the caller compares size, mtime and inode with what was claimed.
+    Result<FileDescriptor> open_active(FileId id, const char* suffix, int flags) const;
+    Result<void> remove_active(FileId id, const char* suffix) const;
+    // Every data file in active/ with its id; order is the directory's.
+    Result<void> scan_active(const std::function<void(FileId)>& visit) const;
+
+    // Moves to bad/ (numeric suffix when the name is taken) and writes <name>.reason beside it. Returns the name there.
+    Result<std::string> refuse_incoming(int dir, const std::string& name, const std::string& why) const;
+    Result<std::string> refuse_active(FileId id, const std::string& name, const std::string& why) const;
+    // Sets a message of a batch file aside as bad/<name>.<number>.eml with its reason.
+    Result<std::string> refuse_message(int from_fd, uint64_t offset, uint64_t size, const std::string& name,
+                                       const std::string& why) const;
+
+  private:
+    Result<std::string> move_to_bad(int dir, const std::string& from, const std::string& name,
+                                    const std::string& why) const;
+    Result<void> write_reason(const std::string& bad_name, const std::string& why) const;
+    int active_folder(FileId id) const { return active_[id >> 56].get(); }
+
+    std::string path_;
+    FileDescriptor root_, new_, bad_, journal_, lock_;
+    std::array<FileDescriptor, 256> active_;
+};
+
+}  // namespace postrider

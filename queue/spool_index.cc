@@ -1,0 +1,229 @@
+#include "queue/spool_index.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "engine/core/check.h"
+#include "engine/core/hash.h"
+#include "engine/io/files.h"
+
+namespace postrider {
+namespace {
+
+constexpr char kMagic[8] = {'P', 'R', 'I', 'D', 'X', 0, 0, 1};
+constexpr size_t kBlock = 256 * 1024;
+
+uint32_t header_checksum(const IndexHeader& header) {
+    return crc32c(&header, offsetof(IndexHeader, header_checksum));
+}
+
+}  // namespace
+
+IndexWriter::IndexWriter(int fd, const SpoolFile& file) : fd_(fd), written_(sizeof(IndexHeader)) {
+    std::memcpy(header_.magic, kMagic, sizeof kMagic);
+    header_.file_id = file.id;
+    header_.file_size = file.size;
+    header_.file_mtime_ns = file.mtime_ns;
+    buffer_.reserve(kBlock + 4096);
+}
+
+void IndexWriter::put(const void* data, size_t size) {
+    buffer_.append(static_cast<const char*>(data), size);
+    if (buffer_.size() >= kBlock) write_out();
+}
+
+void IndexWriter::write_out() {
+    if (state_ && !buffer_.empty()) state_ = files::write_at(fd_, buffer_.data(), buffer_.size(), written_);
+    checksum_ = crc32c(buffer_.data(), buffer_.size(), checksum_);
+    written_ += buffer_.size();
+    buffer_.clear();
+}
+
+void IndexWriter::add_recipient(Range where, DomainId domain) {
+    auto [found, added] = domain_refs_.try_emplace(domain, static_cast<uint32_t>(domains_.size()));
+    if (added) domains_.push_back(domain);
+    const RecipientEntry entry{RecipientEntry::kTag, found->second, where.offset << 16 | (where.size & 0xffff)};
+    put(&entry, sizeof entry);
+    ++recipients_here_;
+    ++header_.recipients;
+}
+
+void IndexWriter::add_message(const Envelope& envelope, const Content& content) {
+    MessageEntry entry{};
+    entry.tag = MessageEntry::kTag;
+    entry.recipients = std::exchange(recipients_here_, 0);
+    entry.offset = content.stored.offset;
+    entry.size = content.stored.size;
+    entry.wire_size = content.wire_size;
+    entry.not_before_s = static_cast<uint32_t>(std::clamp<int64_t>(envelope.not_before_s, 0, UINT32_MAX));
+    entry.sender = static_cast<uint16_t>(envelope.sender.size());
+    entry.envid = static_cast<uint16_t>(envelope.envid.size());
+    entry.job = static_cast<uint16_t>(envelope.job.size());
+    entry.campaign = static_cast<uint16_t>(envelope.campaign.size());
+    entry.tenant = static_cast<uint16_t>(envelope.tenant.size());
+    entry.pool = static_cast<uint16_t>(envelope.pool.size());
+    entry.removed = static_cast<uint16_t>(content.removed.size());
+    entry.form = content.form;
+    entry.flags = static_cast<uint8_t>((content.eight_bit ? MessageEntry::kEightBit : 0) |
+                                       (content.crlf_only ? MessageEntry::kCrlfOnly : 0) |
+                                       (content.dots ? MessageEntry::kDots : 0) |
+                                       (envelope.smtputf8 ? MessageEntry::kSmtpUtf8 : 0));
+    entry.priority = envelope.priority;
+    entry.ret = envelope.ret;
+    put(&entry, sizeof entry);
+    const size_t before = buffer_.size();
+    for (const auto* text : {&envelope.sender, &envelope.envid, &envelope.job, &envelope.campaign,
+                             &envelope.tenant, &envelope.pool})
+        buffer_.append(*text);
+    buffer_.append(reinterpret_cast<const char*>(content.removed.data()),
+                   content.removed.size() * sizeof(Range));
+    buffer_.append(entry.text_size() - (buffer_.size() - before), '\0');
+    ++header_.messages;
+    if (buffer_.size() >= kBlock) write_out();
+}
+
+void IndexWriter::drop_recipients() {
+    if (recipients_here_ == 0) return;
+    MessageEntry entry{};
+    entry.tag = MessageEntry::kTag;
+    entry.recipients = std::exchange(recipients_here_, 0);
+    entry.flags = MessageEntry::kRefused;
+    header_.recipients -= entry.recipients;
+    put(&entry, sizeof entry);
+}
+
+Result<void> IndexWriter::finish(const NameTable& names) {
+    header_.domains_offset = written_ + buffer_.size();
+    header_.domains = static_cast<uint32_t>(domains_.size());
+    for (const DomainId domain : domains_) {
+        const std::string_view name = names.name(domain);
+        const auto size = static_cast<uint16_t>(name.size());
+        buffer_.append(reinterpret_cast<const char*>(&size), sizeof size);
+        put(name.data(), name.size());
+    }
+    write_out();
+    header_.body_checksum = checksum_;
+    header_.header_checksum = header_checksum(header_);
+    if (state_) state_ = files::write_at(fd_, &header_, sizeof header_, 0);
+    return state_;
+}
+
+Result<IndexReader> IndexReader::open(int fd, const SpoolFile& file, bool verify) {
+    IndexHeader header;
+    auto got = files::read_at(fd, &header, sizeof header, 0);
+    if (!got) return std::unexpected(got.error());
+    if (*got != sizeof header || std::memcmp(header.magic, kMagic, sizeof kMagic) != 0 ||
+        header.header_checksum != header_checksum(header) || header.file_id != file.id ||
+        header.file_size != file.size || header.file_mtime_ns != file.mtime_ns ||
+        header.domains_offset < sizeof header)
+        return fail("index is missing, damaged or of another file");
+    if (verify) {
+        std::string block(kBlock, 0);
+        uint32_t checksum = 0;
+        uint64_t offset = sizeof header;
+        for (;;) {
+            auto part = files::read_at(fd, block.data(), block.size(), offset);
+            if (!part) return std::unexpected(part.error());
+            if (*part == 0) break;
+            checksum = crc32c(block.data(), *part, checksum);
+            offset += *part;
+        }
+        if (checksum != header.body_checksum) return fail("index is damaged");
+    }
+    return IndexReader(fd, header);
+}
+
+Result<std::vector<std::string>> IndexReader::domains() const {
+    auto st = files::status(fd_);
+    if (!st) return std::unexpected(st.error());
+    const auto size = static_cast<uint64_t>(st->st_size);
+    if (size < header_.domains_offset) return fail("index is cut");
+    std::string text(size - header_.domains_offset, 0);
+    auto got = files::read_at(fd_, text.data(), text.size(), header_.domains_offset);
+    if (!got) return std::unexpected(got.error());
+    std::vector<std::string> names;
+    names.reserve(header_.domains);
+    size_t at = 0;
+    for (uint32_t i = 0; i < header_.domains; ++i) {
+        uint16_t length;
+        if (at + sizeof length > *got) return fail("index is cut");
+        std::memcpy(&length, text.data() + at, sizeof length);
+        at += sizeof length;
+        if (at + length > *got) return fail("index is cut");
+        names.emplace_back(text, at, length);
+        at += length;
+    }
+    return names;
+}
+
+Result<void> IndexReader::fill(size_t wanted) {
+    if (block_.size() - begin_ >= wanted) return {};
+    block_.erase(0, begin_);
+    begin_ = 0;
+    const size_t have = block_.size();
+    const uint64_t left = header_.domains_offset - offset_ - have;
+    const size_t more = std::min<uint64_t>(left, std::max(kBlock, wanted));
+    block_.resize(have + more);
+    auto got = files::read_at(fd_, block_.data() + have, more, offset_ + have);
+    if (!got) return std::unexpected(got.error());
+    if (*got != more || block_.size() < wanted) return fail("index is cut");
+    return {};
+}
+
+Result<IndexReader::Step> IndexReader::next() {
+    if (offset_ >= header_.domains_offset) return Step{};
+    if (auto r = fill(kIndexUnit); !r) return std::unexpected(r.error());
+    uint32_t tag;
+    std::memcpy(&tag, block_.data() + begin_, sizeof tag);
+    Step step;
+    size_t size = 0;
+    if (tag == RecipientEntry::kTag) {
+        step.kind = Step::Kind::recipients;
+        step.entries = reinterpret_cast<const RecipientEntry*>(block_.data() + begin_);
+        const size_t most = (block_.size() - begin_) / kIndexUnit;
+        while (step.count < most && step.entries[step.count].tag == RecipientEntry::kTag) ++step.count;
+        size = step.count * kIndexUnit;
+    } else if (tag == MessageEntry::kTag) {
+        if (auto r = fill(sizeof(MessageEntry)); !r) return std::unexpected(r.error());
+        MessageEntry entry;
+        std::memcpy(&entry, block_.data() + begin_, sizeof entry);
+        size = sizeof entry + entry.text_size();
+        if (auto r = fill(size); !r) return std::unexpected(r.error());
+        step.kind = Step::Kind::message;
+        step.place = static_cast<uint32_t>(offset_ / kIndexUnit);
+        step.message = reinterpret_cast<const MessageEntry*>(block_.data() + begin_);
+        step.text = block_.data() + begin_ + sizeof entry;
+    } else {
+        return fail("index is damaged");
+    }
+    begin_ += size;
+    offset_ += size;
+    return step;
+}
+
+void read_entry(const MessageEntry& entry, const char* text, Envelope& envelope, Content& content) {
+    auto take = [&text](std::string& target, size_t size) {
+        target.assign(text, size);
+        text += size;
+    };
+    take(envelope.sender, entry.sender);
+    take(envelope.envid, entry.envid);
+    take(envelope.job, entry.job);
+    take(envelope.campaign, entry.campaign);
+    take(envelope.tenant, entry.tenant);
+    take(envelope.pool, entry.pool);
+    envelope.priority = entry.priority;
+    envelope.not_before_s = entry.not_before_s;
+    envelope.smtputf8 = entry.flags & MessageEntry::kSmtpUtf8;
+    envelope.ret = entry.ret;
+    content.stored = {entry.offset, entry.size};
+    content.removed.resize(entry.removed);
+    std::memcpy(content.removed.data(), text, entry.removed * sizeof(Range));
+    content.wire_size = entry.wire_size;
+    content.form = entry.form;
+    content.eight_bit = entry.flags & MessageEntry::kEightBit;
+    content.crlf_only = entry.flags & MessageEntry::kCrlfOnly;
+    content.dots = entry.flags & MessageEntry::kDots;
+}
+
+}  // namespace postrider
