@@ -3,6 +3,9 @@
 // clears it. Local trouble (no descriptors, no memory, no ports) condemns nobody (FAULTS 95).
 //
 // Expiry doubles from kFirstMs to kLongestMs with each failure. Bounded: at most kEntries, the oldest are forgotten.
+// A family is taken for broken when the kernel has no route for it, or, for IPv6, when kFamilyFailures addresses in a row
+// were not reached: many hosts publish AAAA on networks whose IPv6 leads nowhere (RFC 3974). Of IPv4 only the first counts:
+// a bulk list has many dead IPv4 hosts in a row.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +23,7 @@ class HostHealth {
     static constexpr int64_t kFirstMs = 60'000;
     static constexpr int64_t kLongestMs = 900'000;
     static constexpr size_t kEntries = 16'384;
-    static constexpr uint32_t kFamilyFailures = 4;  // different addresses in a row, none reached: the family is broken
+    static constexpr uint32_t kFamilyFailures = 4;
 
     // `error`: the errno of connect (ETIMEDOUT for our own deadline).
     void connect_failed(const SocketAddress& address, int error, int64_t now_ms);
@@ -40,6 +43,19 @@ class HostHealth {
     struct Mark {
         int64_t until_ms = 0;
         uint32_t failures = 0;
+        bool holds(int64_t now_ms) const { return now_ms < until_ms; }
+        void fail(int64_t now_ms);
+    };
+    // Two generations: when the young one is full the old one is forgotten, so that room costs nothing to make.
+    template <class Map>
+    struct Marks {
+        Map young, old;
+        template <class Key>
+        const Mark* find(const Key& key) const;
+        template <class Key>
+        Mark& at(const Key& key);
+        template <class Key>
+        void erase(const Key& key);
     };
     struct Family {
         Mark mark;
@@ -53,13 +69,10 @@ class HostHealth {
         bool operator()(const SocketAddress& a, const SocketAddress& b) const { return a.same_address(b); }
     };
 
-    static void fail(Mark& mark, int64_t now_ms);
-    template <class Map>
-    static void make_room(Map& map);
     Family& family(int number) { return number == AF_INET6 ? v6_ : v4_; }
 
-    std::unordered_map<SocketAddress, Mark, AddressHash, AddressEqual> addresses_;
-    std::unordered_map<std::string, Mark, TextHash, TextEqual> hosts_;
+    Marks<std::unordered_map<SocketAddress, Mark, AddressHash, AddressEqual>> addresses_;
+    Marks<std::unordered_map<std::string, Mark, TextHash, TextEqual>> hosts_;
     Family v4_, v6_;
 };
 

@@ -65,6 +65,12 @@ class Resolver {
     // What the cache holds and has not expired, else null. The pointer is valid until the caller suspends.
     virtual const MailRoute* cached_route(std::string_view domain) = 0;
     virtual const HostAddresses* cached_addresses(std::string_view host) = 0;
+
+    // Look-ups nobody waits for any more; they end before the resolver does.
+    Gate& background() { return background_; }
+
+  private:
+    Gate background_;
 };
 
 }  // namespace postrider
