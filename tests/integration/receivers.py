@@ -254,19 +254,22 @@ class Sink:
     """`postrider sink`, on an address of the case's network, with a catch-all DNS of its own on a free port."""
 
     def __init__(self, case, number, *options):
-        self.address = case.network.address(number)
+        self.address, self.port = case.network.address(number), case.network.port
         self.folder = case.folder / "sink"
         self.folder.mkdir(mode=0o755)
         self.log_file = self.folder / "log.jsonl"
         self.maildir = self.folder / "mail"
         ready = self.folder / "ready.json"
+        dns_map = self.folder / "dns.map"
+        dns_map.write_text(f"*.test A {self.address}\n")
         arguments = [harness.PROGRAM, "sink", "--listen", f"{self.address}:{case.network.port}", "--ready-file", ready,
-                     "--dns", "127.0.0.1:0", "--log", self.log_file, "--store", self.maildir, *options]
+                     "--dns", "127.0.0.1:0", "--dns-map", dns_map, "--log", self.log_file, "--store", self.maildir,
+                     *options]
         self.process = case.start("sink", arguments)
         case.eventually(lambda: ready.exists() or not self.process.alive(), "the sink is ready", 20)
         if not self.process.alive():
             case.fail(f"the sink ended: {self.process.text()}")
-        self.dns_port = json.loads(ready.read_text()).get("dns_port")
+        self.dns_port = int(json.loads(ready.read_text())["dns"].rsplit(":", 1)[1])
 
     def messages(self):
         return [([], path.read_bytes()) for path in sorted(self.maildir.iterdir())] if self.maildir.exists() else []

@@ -46,6 +46,15 @@ class ReceiversTest(harness.Case):
     def test_aiosmtpd(self):
         self.check(receivers.Aiosmtpd(self, 3))
 
+    def test_sink(self):
+        sink = receivers.Sink(self, 4, "--rule", "rcpt=refused@* reply=\"550 5.1.1 no such user\"")
+        self.send_all(sink)
+        kept = [contents.without_trace(content) for _, content in sink.messages()]
+        self.assertEqual(sorted(kept), sorted(map(contents.arrived, contents.CONTENTS.values())))
+        wanted = sorted(f"{name}@receiver.test" for name in contents.CONTENTS)
+        self.eventually(lambda: sorted(sink.accepted()) == wanted, "the sink's log tells of all")
+        self.assertEqual(dns_query.ask("127.0.0.1", sink.dns_port, "a.test", "MX"), (0, 1, False))
+
     def test_knot(self):
         dead = [self.network.address(n) for n in range(100, 110)]
         knot = receivers.Knot(self, zone.zone("127.0.0.2", "127.0.0.3", "127.0.0.4", dead))
