@@ -114,6 +114,15 @@ Result<void> allocate(int fd, uint64_t offset, uint64_t size) {
     return {};
 }
 
+Result<void> reserve(int fd, uint64_t offset, uint64_t size) {
+    const int rc = retry([&] {
+        return ::fallocate(fd, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                           static_cast<off_t>(size));
+    });
+    if (rc != 0) return fail_errno("reserve blocks");
+    return {};
+}
+
 Result<void> truncate(int fd, uint64_t size) {
     const int rc = retry([&] { return ftruncate(fd, static_cast<off_t>(size)); });
     if (rc != 0) return fail_errno("truncate");

@@ -52,6 +52,8 @@ Result<void> write_at(int fd, const void* data, size_t size, uint64_t offset);
 Result<void> sync_data(int fd);
 Result<void> sync_all(int fd);
 Result<void> allocate(int fd, uint64_t offset, uint64_t size);
+// Blocks for [offset, offset + size) without a change of the file's size: appending there cannot meet a full disk.
+Result<void> reserve(int fd, uint64_t offset, uint64_t size);
 Result<void> truncate(int fd, uint64_t size);
 
 // EEXIST when the target is there: a rename never replaces.

@@ -1,0 +1,114 @@
+// Group commit: one sync makes everything durable that gathered since the last. One per shard.
+//
+// States:  gathering -> committing -> gathering ...   and from either, once and for good, -> failed
+//
+//   gathering   records collect in the participants' buffers, releases in a queue. A commit begins when there is
+//               something to make durable and `commit_ms` have passed since the last one began (so the first after a
+//               pause begins at once), or when `commit_at` releases wait. With nothing to do no timer is armed.
+//   committing  the participants have written their buffers, in order; now their descriptors are synced one after the
+//               other through the ring: the delivery log before the journal, so that no result is durable before the
+//               line that tells of it. New records gather meanwhile, and may be written, but wait for the next commit.
+//               When the last sync has ended, the releases that waited when it began are handed out, in order.
+//   failed      a write or a sync has failed. Nothing is tried again: a second fsync reports success for data that is
+//               gone (FAULTS 94). on_failure is called once, nothing is released any more; the engine ends (exit 4).
+//
+// Before a turn's sends are submitted (Reactor::before_submit) the buffers are written if an intent is among them:
+// after kill -9 every dot that was handed to the kernel has its intent in the file. If that write fails, on_failure is
+// called before the submission: a handler that ends the process there sends nothing that is not recorded.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "engine/core/result.h"
+#include "engine/io/reactor.h"
+
+namespace postrider {
+
+class CommitParticipant {
+  public:
+    virtual ~CommitParticipant() = default;
+    // Something is gathered or written that no finished sync covers.
+    virtual bool dirty() const = 0;
+    // The buffer must be written before this turn's sends.
+    virtual bool urgent() const = 0;
+    // write(2) of all that is gathered.
+    virtual Result<void> write_gathered() = 0;
+    // write_gathered(), then names the descriptors whose sync covers it, in order. They stay open until end_commit().
+    virtual Result<void> begin_commit(std::vector<int>& to_sync) = 0;
+    // All that was written when the commit began is durable.
+    virtual Result<void> end_commit() = 0;
+};
+
+// What waits for a commit: small and plain; what the numbers mean is the caller's.
+struct Release {
+    uint64_t a = 0;
+    uint32_t b = 0;
+    uint32_t kind = 0;
+    bool operator==(const Release&) const = default;
+};
+
+class GroupCommit final : private Operation, private Timer {
+  public:
+    struct Options {
+        DurationMs commit_ms = 10;
+        size_t commit_at = 16'384;
+    };
+    using OnDurable = std::function<void(std::span<const Release>)>;
+    using OnFailure = std::function<void(const Error&)>;
+
+    // Participants in the order of their writes and syncs: the delivery log, then the journal. All of them and this
+    // outlive the reactor's last turn.
+    GroupCommit(Reactor& reactor, const Options& options, std::vector<CommitParticipant*> in_order);
+    ~GroupCommit() override;
+
+    // Set before the first turn. Both may append to the participants and call when_durable().
+    void on_durable(OnDurable handler) { on_durable_ = std::move(handler); }
+    void on_failure(OnFailure handler) { on_failure_ = std::move(handler); }
+
+    // Hands `release` out when all that was appended before this call is durable.
+    void when_durable(const Release& release) { waiting_.push_back(release); }
+
+    // The next commit begins in this turn, or as soon as the one in flight has ended: for a drain.
+    void hurry() { hurry_ = true; }
+    // A live change of `[journal] commit`.
+    void set_commit_ms(DurationMs commit_ms) { options_.commit_ms = commit_ms; }
+
+    // Nothing gathered, nothing in flight, nobody waits.
+    bool idle() const;
+    bool failed() const { return failed_; }
+    // No sync is with the kernel. After a failure too, this is not destroyed before.
+    bool settled() const { return !in_flight_; }
+    uint64_t commits() const { return commits_; }
+    // From the begin of the last commit to its end.
+    int64_t last_commit_ns() const { return last_commit_ns_; }
+
+  private:
+    void complete(int result, bool more, std::span<const char> buffer) override;
+    void on_timer() override {}  // wakes the turn; before_submit() decides
+    void before_submit();
+    void begin();
+    void sync_next();
+    void end();
+    void fail_for_good(const Error& error);
+    bool any_dirty() const;
+
+    Reactor& reactor_;
+    Options options_;
+    std::vector<CommitParticipant*> participants_;
+    OnDurable on_durable_;
+    OnFailure on_failure_;
+    std::vector<Release> waiting_, committing_;
+    std::vector<int> to_sync_;
+    size_t next_sync_ = 0;
+    int64_t begun_ms_ = INT64_MIN / 2;
+    MonoNs begun_ns_ = 0;
+    int64_t last_commit_ns_ = 0;
+    uint64_t commits_ = 0;
+    bool in_flight_ = false;
+    bool hurry_ = false;
+    bool failed_ = false;
+};
+
+}  // namespace postrider

@@ -1,0 +1,278 @@
+#include "queue/journal/journal.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+
+#include "engine/io/clock.h"
+
+namespace postrider {
+
+Journal::Journal(int directory, ShardId shard, uint64_t sequence, Options options)
+    : directory_(directory),
+      shard_(shard),
+      options_(std::move(options)),
+      next_sequence_(sequence),
+      buffer_(2 * kWriteAt) {}
+
+Result<std::unique_ptr<Journal>> Journal::open(int directory, ShardId shard, uint64_t sequence,
+                                               Options options) {
+    std::unique_ptr<Journal> journal(new Journal(directory, shard, sequence, std::move(options)));
+    const SegmentName name{shard, journal->next_sequence_++};
+    auto fd = journal->make_segment(name);
+    if (!fd) return std::unexpected(fd.error());
+    journal->use_segment(name, std::move(*fd));
+    return journal;
+}
+
+// Blocks for two syncs, once a segment: its name must be durable before anything in it is.
+Result<FileDescriptor> Journal::make_segment(const SegmentName& name) {
+    const std::string file = segment_file_name(name);
+    auto fd = files::open_beneath(directory_, file, O_WRONLY | O_CREAT | O_EXCL | O_APPEND);
+    if (!fd) return std::unexpected(fd.error());
+    char header[kSegmentHeaderSize];
+    encode_header(name, static_cast<uint32_t>(read_wall_clock() / kUsPerSecond), header);
+    auto made = files::reserve(fd->get(), 0, options_.segment_bytes);
+    // A file system that cannot reserve is used without.
+    if (made || made.error().code == EOPNOTSUPP) made = files::write_all(fd->get(), header, sizeof header);
+    if (made) made = files::sync_all(fd->get());
+    if (made) made = files::sync_all(directory_);
+    if (made) return fd;
+    if (auto removed = files::remove(directory_, file); !removed) trouble_ = removed.error();
+    return fail("journal segment " + file + ": " + made.error().text, made.error().code);
+}
+
+void Journal::use_segment(const SegmentName& name, FileDescriptor fd) {
+    fd_ = std::move(fd);
+    current_ = Segment{};
+    current_.name = name;
+    seed_ = segment_seed(name);
+    written_ = syncing_to_ = synced_ = marked_ = kSegmentHeaderSize;
+    last_file_ = 0;
+}
+
+void Journal::prepare_next() {
+    if (space_low_ && ++commits_since_try_ < kCommitsBetweenTries) return;
+    commits_since_try_ = 0;
+    const SegmentName name{shard_, next_sequence_++};
+    auto fd = make_segment(name);
+    space_low_ = !fd;
+    if (!fd) {
+        trouble_ = fd.error();
+        return;
+    }
+    next_.emplace(name, std::move(*fd));
+}
+
+void Journal::adopt(OldSegment segment) {
+    if (segment.files.empty()) {
+        remove_segment(segment.name);
+        return;
+    }
+    next_sequence_ = std::max(next_sequence_, segment.name.sequence + 1);
+    Segment old;
+    old.name = segment.name;
+    old.size = segment.size;
+    old.files = std::move(segment.files);
+    old.files_ever = segment.files_ever;
+    old_.push_back(std::move(old));
+}
+
+// --- Appending
+
+RecordBuffer Journal::room() {
+    if (buffer_.size() - gathered_ < kRecordSizeMax) buffer_.resize(2 * buffer_.size());
+    return RecordBuffer(buffer_.data() + gathered_, kRecordSizeMax);
+}
+
+void Journal::appended(size_t size, FileId file) {
+    gathered_ += size;
+    ++records_;
+    if (file == last_file_) return;
+    last_file_ = file;
+    if (current_.files.insert(file)) ++current_.files_ever;
+}
+
+void Journal::claim(const ClaimFacts& facts) {
+    appended(encode_claim(seed_, facts, room()), facts.file);
+}
+
+void Journal::intent(const IntentFacts& facts) {
+    appended(encode_intent(seed_, facts, room()), facts.file);
+    intent_gathered_ = true;
+}
+
+void Journal::result(const ResultFacts& facts) {
+    appended(encode_result(seed_, facts, room()), facts.file);
+}
+
+void Journal::file_done(FileId file) { appended(encode_file_done(seed_, file, room()), file); }
+
+void Journal::append_mark(RecordKind kind) {
+    gathered_ += encode_mark(seed_, kind, synced_, room());
+    marked_ = synced_;
+}
+
+// --- Committing
+
+Result<void> Journal::write_gathered() {
+    intent_gathered_ = false;
+    if (gathered_ == 0) return {};
+    if (auto written = files::write_all(fd_.get(), buffer_.data(), gathered_); !written)
+        return fail("journal segment " + segment_file_name(current_.name) + ": " +
+                        written.error().text,
+                    written.error().code);
+    written_ += gathered_;
+    gathered_ = 0;
+    return {};
+}
+
+Result<void> Journal::begin_commit(std::vector<int>& to_sync) {
+    if (!dirty()) return {};
+    if (compaction_)
+        compact_slice();
+    else
+        start_compaction();
+    if (synced_ > marked_) append_mark(RecordKind::synced);
+    if (auto written = write_gathered(); !written) return written;
+    if (!next_ && 2 * written_ >= options_.segment_bytes) prepare_next();
+    if (next_ && written_ >= options_.segment_bytes) {
+        if (auto rotated = rotate(to_sync); !rotated) return rotated;
+    } else {
+        to_sync.push_back(fd_.get());
+    }
+    syncing_to_ = written_;
+    return {};
+}
+
+// The new segment was made durable with its header, so only the old one needs this commit's sync. Its seal says what
+// must be whole as of now: a power cut in the middle of this sync is a torn tail, no damage.
+Result<void> Journal::rotate(std::vector<int>& to_sync) {
+    append_mark(RecordKind::seal);
+    if (auto written = write_gathered(); !written) return written;
+    to_sync.push_back(fd_.get());
+    sealed_.push_back(std::move(fd_));
+    current_.size = written_;
+    old_.push_back(std::move(current_));
+    use_segment(next_->first, std::move(next_->second));
+    next_.reset();
+    return {};
+}
+
+Result<void> Journal::end_commit() {
+    synced_ = std::max(synced_, syncing_to_);
+    for (auto& fd : sealed_) fd.close();
+    sealed_.clear();
+    if (compaction_ && compaction_->finished) {
+        find_old(compaction_->name)->files = FileSet{};
+        compaction_.reset();
+    }
+    // Besides the one that was compacted: a segment whose files were all gone before it was rotated out.
+    std::erase_if(old_, [&](const Segment& segment) {
+        if (!segment.files.empty()) return false;
+        remove_segment(segment.name);
+        return true;
+    });
+    return {};
+}
+
+// --- What is no longer needed
+
+void Journal::forget(FileId file) {
+    current_.files.erase(file);
+    if (last_file_ == file) last_file_ = 0;
+    std::erase_if(old_, [&](Segment& segment) {
+        if (!segment.files.erase(file) || !segment.files.empty()) return false;
+        if (compaction_ && compaction_->name == segment.name) compaction_.reset();
+        remove_segment(segment.name);
+        return true;
+    });
+}
+
+void Journal::remove_segment(const SegmentName& name) {
+    auto removed = files::remove(directory_, segment_file_name(name));
+    if (!removed && removed.error().code != ENOENT) trouble_ = removed.error();
+}
+
+uint64_t Journal::octets() const {
+    uint64_t sum = written_ + gathered_;
+    for (const auto& segment : old_) sum += segment.size;
+    return sum;
+}
+
+uint64_t Journal::live_octets() const {
+    const auto live_part = [](const Segment& segment, uint64_t size) {
+        if (segment.files_ever == 0) return 0.0;
+        return static_cast<double>(size) * static_cast<double>(segment.files.size()) /
+               static_cast<double>(segment.files_ever);
+    };
+    double sum = live_part(current_, written_ + gathered_);
+    for (const auto& segment : old_) sum += live_part(segment, segment.size);
+    return static_cast<uint64_t>(sum);
+}
+
+Journal::Segment* Journal::find_old(const SegmentName& name) {
+    const auto found = std::ranges::find(old_, name, &Segment::name);
+    return found == old_.end() ? nullptr : &*found;
+}
+
+void Journal::start_compaction() {
+    const uint64_t all = octets();
+    if (all <= options_.compact_above_bytes || all <= 4 * live_octets()) return;
+    const auto oldest = std::ranges::find(old_, false, &Segment::stuck);
+    if (oldest == old_.end()) return;
+    Compaction work;
+    work.name = oldest->name;
+    auto fd = files::open_beneath(directory_, segment_file_name(work.name), O_RDONLY);
+    if (!fd) {
+        oldest->stuck = true;
+        trouble_ = fd.error();
+        return;
+    }
+    work.fd = std::move(*fd);
+    work.reader = std::make_unique<SegmentReader>(work.fd.get(), work.name);
+    compaction_.emplace(std::move(work));
+}
+
+// What cannot be read whole is not dropped: the segment stays until its files are gone.
+void Journal::abandon_compaction(Error why) {
+    if (Segment* segment = find_old(compaction_->name)) segment->stuck = true;
+    trouble_ = std::move(why);
+    compaction_.reset();
+}
+
+void Journal::compact_slice() {
+    const Segment* from = find_old(compaction_->name);
+    POSTRIDER_CHECK(from, "the segment in compaction is one of ours");
+    uint64_t read = 0;
+    while (!compaction_->finished && read < options_.compact_slice_bytes) {
+        auto item = compaction_->reader->next();
+        if (!item) return abandon_compaction(item.error());
+        read += item->size;
+        switch (item->what) {
+            case SegmentReader::What::record:
+                copy_if_live(*from, item->record);
+                break;
+            case SegmentReader::What::end:
+                compaction_->finished = true;
+                break;
+            case SegmentReader::What::unknown:
+            case SegmentReader::What::bad:
+                return abandon_compaction(
+                    {0, "journal segment " + segment_file_name(from->name) + " has no known record at offset " +
+                            std::to_string(item->offset)});
+        }
+    }
+}
+
+void Journal::copy_if_live(const Segment& from, const JournalRecord& record) {
+    if (record.file == 0 || !from.files.contains(record.file)) return;
+    const bool supersedable =
+        record.kind == RecordKind::intent || record.kind == RecordKind::deferred;
+    if (supersedable && options_.undecided &&
+        !options_.undecided(record.file, record.place, record.recipient))
+        return;
+    appended(encode_record(seed_, record, room()), record.file);
+}
+
+}  // namespace postrider

@@ -1,0 +1,146 @@
+// The journal of one shard: records gathered in memory, appended to the newest segment, rotated, compacted, removed.
+// The format is journal_format.h's; when what is written becomes durable is group_commit.h's.
+//
+// Segments
+// * Only the newest is written. Its blocks are reserved beyond its end when it is made (decision 0010), and the next
+//   one is made when it is half full: what is in flight can be recorded on a full disk. When the next cannot be made,
+//   space_low() holds until it can; then the intake must take nothing new. A full segment without a next one grows.
+// * Rotation happens when a commit begins: the full segment is sealed and synced in that commit with the new one.
+// * A segment counts the files it speaks of. forget() tells that a file has left active/: a segment that speaks of no
+//   other is removed. This order makes removal safe in any order of segments: what a lost record would have denied
+//   ("not done yet") can no longer be acted upon.
+// * Compaction: when the segments together are larger than `compact_above_bytes` and than four times their live part,
+//   the oldest is read again, a slice each commit, its live facts are appended to the newest, and it is removed after a
+//   commit that covers them. Facts commute, so a crash between is harmless.
+//
+// Failure policy: an error of a write or sync is returned to the group commit, which fails for good. An error while
+// a segment is removed or compacted is kept for the caller (last_trouble) and the segment stays.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/io/files.h"
+#include "queue/journal/file_set.h"
+#include "queue/journal/group_commit.h"
+#include "queue/journal/journal_format.h"
+#include "queue/journal/segment_reader.h"
+
+namespace postrider {
+
+// A segment of an earlier run, found by recovery, with the files it speaks of that are still there.
+struct OldSegment {
+    SegmentName name;
+    uint64_t size = 0;
+    FileSet files;
+    size_t files_ever = 0;  // with those that are gone
+};
+
+class Journal final : public CommitParticipant {
+  public:
+    struct Options {
+        uint64_t segment_bytes = uint64_t{64} << 20;
+        uint64_t compact_above_bytes = uint64_t{128} << 20;
+        uint64_t compact_slice_bytes = uint64_t{1} << 18;  // read again in one commit
+        // False: a final result of this recipient is durable, so that its older intents and deferrals say nothing any
+        // more. Asked by compaction only; without it they are kept.
+        std::function<bool(FileId, uint32_t place, uint32_t recipient)> undecided;
+    };
+
+    // Makes the first segment, durable. `directory` (<spool>/journal) outlives the journal; `sequence` is higher than
+    // that of any segment there (RecoveredState::next_sequence).
+    static Result<std::unique_ptr<Journal>> open(int directory, ShardId shard, uint64_t sequence,
+                                                 Options options);
+    ~Journal() override = default;
+
+    // Takes a segment of an earlier run over, of whatever shard; an empty one is removed.
+    void adopt(OldSegment segment);
+
+    void claim(const ClaimFacts& facts);
+    void intent(const IntentFacts& facts);  // written before this turn's sends, see group_commit.h
+    void result(const ResultFacts& facts);
+    void file_done(FileId file);
+
+    // `file` has been unlinked from active/ (whatever shard did it): no record of it matters any more.
+    void forget(FileId file);
+
+    bool space_low() const { return space_low_; }
+    uint64_t octets() const;       // of all segments
+    uint64_t live_octets() const;  // estimated by the share of files that are still there
+    size_t segments() const { return 1 + old_.size(); }
+    uint64_t records() const { return records_; }
+    // The last error that stopped neither a record nor a commit; empty text when none.
+    const Error& last_trouble() const { return trouble_; }
+
+    bool dirty() const override {
+        return gathered_ > 0 || written_ > synced_ || !sealed_.empty() || compaction_;
+    }
+    bool urgent() const override { return intent_gathered_ || gathered_ >= kWriteAt; }
+    Result<void> write_gathered() override;
+    Result<void> begin_commit(std::vector<int>& to_sync) override;
+    Result<void> end_commit() override;
+
+  private:
+    static constexpr size_t kWriteAt = size_t{256} << 10;
+    static constexpr uint32_t kCommitsBetweenTries = 100;  // to make a segment on a full disk
+
+    struct Segment {
+        SegmentName name;
+        uint64_t size = 0;
+        FileSet files;
+        size_t files_ever = 0;
+        bool stuck = false;  // could not be compacted: it waits for its files to go
+    };
+    struct Compaction {
+        SegmentName name;
+        FileDescriptor fd;
+        std::unique_ptr<SegmentReader> reader;
+        bool finished = false;  // read to its end: the commit in flight covers what was copied
+    };
+
+    Journal(int directory, ShardId shard, uint64_t sequence, Options options);
+
+    Result<FileDescriptor> make_segment(const SegmentName& name);
+    void use_segment(const SegmentName& name, FileDescriptor fd);
+    void prepare_next();
+    Result<void> rotate(std::vector<int>& to_sync);
+    RecordBuffer room();
+    void appended(size_t size, FileId file);
+    void append_mark(RecordKind kind);
+    void start_compaction();
+    void compact_slice();
+    void copy_if_live(const Segment& from, const JournalRecord& record);
+    void abandon_compaction(Error why);
+    Segment* find_old(const SegmentName& name);
+    void remove_segment(const SegmentName& name);
+
+    const int directory_;
+    const ShardId shard_;
+    const Options options_;
+    FileDescriptor fd_;
+    Segment current_;
+    uint32_t seed_ = 0;
+    std::deque<Segment> old_;             // oldest first
+    std::vector<FileDescriptor> sealed_;  // rotated out; closed when the commit in flight has ended
+    uint64_t next_sequence_;
+    std::optional<std::pair<SegmentName, FileDescriptor>> next_;
+    std::optional<Compaction> compaction_;
+    std::vector<char> buffer_;  // of the current segment's records
+    size_t gathered_ = 0;       // octets of it in use
+    uint64_t written_ = 0;      // octets of the current segment that are written,
+    uint64_t syncing_to_ = 0;   // that the commit in flight, or else the last, covers,
+    uint64_t synced_ = 0;       // that are durable,
+    uint64_t marked_ = 0;       // that the last `synced` record tells of
+    FileId last_file_ = 0;      // counted last: a batch's records come in runs
+    uint64_t records_ = 0;
+    bool intent_gathered_ = false;
+    bool space_low_ = false;
+    uint32_t commits_since_try_ = 0;
+    Error trouble_;
+};
+
+}  // namespace postrider

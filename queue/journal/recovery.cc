@@ -1,0 +1,273 @@
+#include "queue/journal/recovery.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+
+#include <algorithm>
+#include <memory>
+#include <tuple>
+
+#include "engine/io/files.h"
+#include "queue/journal/segment_reader.h"
+
+namespace postrider {
+namespace {
+
+// What one segment told about itself.
+struct SegmentView {
+    SegmentName name;
+    uint64_t size = 0;          // of the file
+    uint64_t records_end = 0;   // behind the last whole record
+    uint64_t intact_until = 0;  // the highest offset that was durable by its own word
+    bool has_records = false;   // other than marks
+    bool has_mark = false;      // a commit ended while it was written
+    bool sealed = false;
+    std::vector<BadStretch> bad;
+    uint64_t bad_count = 0;
+};
+
+void note(std::vector<BadStretch>& list, uint64_t& count, BadStretch stretch) {
+    ++count;
+    if (list.size() < RecoveryReport::kStretchesKept) list.push_back(std::move(stretch));
+}
+
+Error in_segment(const SegmentName& name, const Error& error) {
+    return {error.code, "journal segment " + segment_file_name(name) + ": " + error.text};
+}
+
+void take_record(const SegmentReader::Item& item, SegmentView& view, OldSegment& old,
+                 RecoveredState& state) {
+    const JournalRecord& record = item.record;
+    view.records_end = item.offset + item.size;
+    if (record.kind == RecordKind::synced || record.kind == RecordKind::seal) {
+        view.has_mark = true;
+        view.intact_until = std::max(view.intact_until, record.offset);
+        view.sealed |= record.kind == RecordKind::seal;
+        return;
+    }
+    view.has_records = true;
+    if (old.files.insert(record.file)) ++old.files_ever;
+    state.merge(record);
+}
+
+Result<SegmentView> read_segment(int dir, const SegmentName& name, RecoveredState& state,
+                                 RecoveryReport& report) {
+    auto fd = files::open_beneath(dir, segment_file_name(name), O_RDONLY);
+    if (!fd) return std::unexpected(fd.error());
+    SegmentView view;
+    view.name = name;
+    OldSegment old;
+    old.name = name;
+    SegmentReader reader(fd->get(), name);
+    while (true) {
+        auto item = reader.next();
+        if (!item) return std::unexpected(item.error());
+        switch (item->what) {
+            case SegmentReader::What::record:
+                ++report.records;
+                take_record(*item, view, old, state);
+                break;
+            case SegmentReader::What::unknown:
+                ++report.unknown_records;
+                view.has_records = true;
+                view.records_end = item->offset + item->size;
+                break;
+            case SegmentReader::What::bad:
+                note(view.bad, view.bad_count, {segment_file_name(name), item->offset, item->size});
+                break;
+            case SegmentReader::What::end:
+                view.size = old.size = item->offset;
+                // The header is synced before the first record is written.
+                if (view.size > kSegmentHeaderSize)
+                    view.intact_until = std::max<uint64_t>(view.intact_until, kSegmentHeaderSize);
+                ++report.segments;
+                report.octets += view.size;
+                state.add_segment(std::move(old));
+                return view;
+        }
+    }
+}
+
+// Nothing is written behind a tail that may be torn: it is cut behind the last record, and the seal keeps the offset
+// up to which damage is damage, so that the next recovery judges as this one.
+Result<void> seal(int dir, const SegmentView& view) {
+    auto fd = files::open_beneath(dir, segment_file_name(view.name), O_WRONLY | O_APPEND);
+    if (!fd) return std::unexpected(fd.error());
+    char record[kRecordSizeMax];
+    const size_t size =
+        encode_mark(segment_seed(view.name), RecordKind::seal, view.intact_until, record);
+    Result<void> done;
+    if (view.records_end < view.size) done = files::truncate(fd->get(), view.records_end);
+    if (done) done = files::write_all(fd->get(), record, size);
+    if (done) done = files::sync_data(fd->get());
+    if (!done) return std::unexpected(in_segment(view.name, done.error()));
+    return {};
+}
+
+void judge_stretches(const SegmentView& view, bool seal_is_missing, RecoveryReport& report) {
+    for (const auto& stretch : view.bad) {
+        // In a sealed segment a stretch that reaches behind its last record has overwritten nothing it vouches for,
+        // but its end was cut when it was sealed: what is there now came later.
+        const bool damage = stretch.offset < view.intact_until || seal_is_missing ||
+                            (view.sealed && stretch.offset >= view.records_end);
+        if (damage)
+            note(report.damaged, report.damaged_stretches, stretch);
+        else
+            note(report.torn, report.torn_stretches, stretch);
+    }
+    report.damaged_stretches += view.bad_count - view.bad.size();
+    if (seal_is_missing && view.bad.empty())
+        note(report.damaged, report.damaged_stretches,
+             {segment_file_name(view.name), view.records_end, 0});
+}
+
+// A later segment of the shard with a mark proves that the commit which sealed this one had ended.
+Result<void> judge_shard(int dir, std::span<const SegmentView> shard, RecoveryReport& report) {
+    bool later_mark = false;
+    std::vector<bool> missing(shard.size());
+    for (size_t i = shard.size(); i-- > 0;) {
+        missing[i] = !shard[i].sealed && later_mark;
+        later_mark |= shard[i].has_mark;
+    }
+    for (size_t i = 0; i < shard.size(); ++i) {
+        judge_stretches(shard[i], missing[i], report);
+        if (shard[i].sealed || missing[i]) continue;
+        if (auto sealed = seal(dir, shard[i]); !sealed) return sealed;
+    }
+    return {};
+}
+
+auto rank(const RecoveredRecipient& r) {
+    return std::tuple(r.final(), r.result_attempt, r.kind, r.time_s, r.due_s);
+}
+
+auto place_of(const RecoveredRecipient& r) { return std::tuple(r.file_index, r.place, r.recipient); }
+
+void join(RecoveredRecipient& into, const RecoveredRecipient& other) {
+    const uint16_t intent = std::max(into.intent_attempt, other.intent_attempt);
+    if (rank(other) > rank(into)) into = other;
+    into.intent_attempt = intent;
+}
+
+}  // namespace
+
+const RecoveredFile* RecoveredState::find(FileId id) const {
+    const auto found = by_id_.find(id);
+    return found == by_id_.end() ? nullptr : &files_[found->second];
+}
+
+void RecoveredState::forget(FileId id) {
+    for (auto& segment : segments_) segment.files.erase(id);
+}
+
+void RecoveredState::add_segment(OldSegment segment) {
+    next_sequence_ = std::max(next_sequence_, segment.name.sequence + 1);
+    segments_.push_back(std::move(segment));
+}
+
+uint32_t RecoveredState::index_of(FileId id) {
+    const auto [at, made] = by_id_.try_emplace(id, static_cast<uint32_t>(files_.size()));
+    if (made) {
+        files_.emplace_back();
+        files_.back().id = id;
+    }
+    return at->second;
+}
+
+void RecoveredState::merge(const JournalRecord& record) {
+    const uint32_t index = index_of(record.file);
+    RecoveredFile& file = files_[index];
+    if (record.kind == RecordKind::file_done) {
+        file.done = true;
+    } else if (record.kind == RecordKind::claim) {
+        const auto told = std::tuple(record.time_s, record.size, record.mtime_ns, record.form,
+                                     record.name);
+        const auto known = std::tuple(file.created_s, file.size, file.mtime_ns, file.form,
+                                      std::string_view(file.name));
+        if (file.claimed && known <= told) return;
+        file.claimed = true;
+        file.created_s = record.time_s;
+        file.size = record.size;
+        file.mtime_ns = record.mtime_ns;
+        file.form = record.form;
+        file.name = record.name;
+    } else if (!file.done) {
+        RecoveredRecipient entry;
+        entry.file_index = index;
+        entry.place = record.place;
+        entry.recipient = record.recipient;
+        if (record.kind == RecordKind::intent) {
+            entry.intent_attempt = record.attempt;
+        } else {
+            entry.kind = record.kind;
+            entry.result_attempt = record.attempt;
+            entry.time_s = record.time_s;
+            entry.due_s = record.due_s;
+        }
+        recipients_.push_back(entry);
+        if (recipients_.size() >= compact_at_) compact();
+    }
+}
+
+void RecoveredState::compact() {
+    std::erase_if(recipients_, [&](const auto& entry) { return files_[entry.file_index].done; });
+    std::ranges::sort(recipients_, {}, place_of);
+    size_t kept = 0;
+    for (size_t i = 0; i < recipients_.size(); ++i) {
+        if (kept > 0 && place_of(recipients_[kept - 1]) == place_of(recipients_[i]))
+            join(recipients_[kept - 1], recipients_[i]);
+        else
+            recipients_[kept++] = recipients_[i];
+    }
+    recipients_.resize(kept);
+    compact_at_ = std::max(compact_at_, 2 * kept);
+}
+
+void RecoveredState::finish() {
+    compact();
+    recipients_.shrink_to_fit();
+    for (size_t i = 0; i < recipients_.size(); ++i) {
+        RecoveredFile& file = files_[recipients_[i].file_index];
+        if (file.count++ == 0) file.first = i;
+    }
+}
+
+Result<std::vector<SegmentName>> list_segments(int journal_dir) {
+    // A descriptor of its own: fdopendir takes it over and moves its position.
+    const int fd = openat(journal_dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return fail_errno("open the journal's directory");
+    const std::unique_ptr<DIR, int (*)(DIR*)> dir(fdopendir(fd), closedir);
+    if (!dir) return fail_errno("read the journal's directory");
+    std::vector<SegmentName> names;
+    errno = 0;
+    while (const dirent* entry = readdir(dir.get())) {
+        SegmentName name;
+        if (parse_segment_file_name(entry->d_name, name)) names.push_back(name);
+    }
+    if (errno != 0) return fail_errno("read the journal's directory");
+    std::ranges::sort(names);
+    return names;
+}
+
+Result<RecoveredState> recover_journals(int journal_dir, RecoveryReport& report) {
+    auto names = list_segments(journal_dir);
+    if (!names) return std::unexpected(names.error());
+    RecoveredState state;
+    std::vector<SegmentView> views;
+    for (const SegmentName& name : *names) {
+        auto view = read_segment(journal_dir, name, state, report);
+        if (!view) return std::unexpected(view.error());
+        views.push_back(std::move(*view));
+    }
+    for (size_t first = 0; first < views.size();) {
+        size_t last = first;
+        while (last < views.size() && views[last].name.shard == views[first].name.shard) ++last;
+        auto judged = judge_shard(journal_dir, std::span(views).subspan(first, last - first), report);
+        if (!judged) return std::unexpected(judged.error());
+        first = last;
+    }
+    state.finish();
+    return state;
+}
+
+}  // namespace postrider
