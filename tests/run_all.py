@@ -15,7 +15,7 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# Unit tests whose subject is shared between threads.
+# Words in the names of the unit tests whose subject is shared between threads.
 LOCK_FREE = ("core", "io", "queue", "egress")
 children = []
 
@@ -75,14 +75,16 @@ def run(command, quiet=None, **environment):
     return code
 
 
-def build(tally, label, *options):
+def build(tally, label, *steps):
+    """Runs the commands one after the other; a failure counts as a failed test."""
     begin = time.monotonic()
     log = ROOT / "build" / f"test-{label}.log"
     say(f"building ({label}; the log is {log.relative_to(ROOT)})")
-    if run([ROOT / "tools" / "build", *options], quiet=log, NO_SETUP="1") != 0:
-        tally.failed += 1
-        tally.failures.append((f"build ({label})", "FAIL", "see above"))
-        return False
+    for step in steps:
+        if run(step, quiet=log, NO_SETUP="1") != 0:
+            tally.failed += 1
+            tally.failures.append((f"build ({label})", "FAIL", "see above"))
+            return False
     say(f"built ({label}) in {time.monotonic() - begin:.0f} s")
     return True
 
@@ -103,27 +105,29 @@ def meson_test(tally, folder, label, *arguments, **environment):
 
 
 def listed(folder):
-    """(suite, name) of every test of a build folder."""
+    """The tests of a build folder, as Meson describes them."""
     text = subprocess.run(["meson", "introspect", "--tests", folder], cwd=ROOT, check=True, capture_output=True).stdout
-    return [(suite.split(":")[-1], test["name"]) for test in json.loads(text) for suite in test["suite"] or [""]]
+    return json.loads(text)
 
 
-def unit_tests(folder, rooms=None):
-    """Names of the unit tests, those of some rooms only if given. Real receivers and the house need no sanitizer."""
-    names = {name for suite, name in listed(folder) if suite not in ("integration", "house", "bench", "fuzz")}
-    if rooms is not None:
-        names = {n for n in names if any(re.search(rf"(^|\W){room}(\W|$)", n) for room in rooms)}
-    return sorted(names)
+def unit_tests(folder, words=("",)):
+    """{name: program below the folder} of the unit tests whose name holds one of the words."""
+    found = {}
+    for test in listed(folder):
+        program = pathlib.Path(test["cmd"][0])
+        if program.is_relative_to(ROOT / folder / "tests" / "unit") and any(word in test["name"] for word in words):
+            found[test["name"]] = program.relative_to(ROOT / folder)
+    return found
 
 
-def sanitized(tally):
-    if build(tally, "asan", "--asan"):
-        meson_test(tally, "build-asan", "asan: ", "--timeout-multiplier", "4", *unit_tests("build-asan"),
-                   ASAN_OPTIONS="detect_stack_use_after_return=1:strict_string_checks=1",
-                   UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1")
-    if build(tally, "tsan", "--tsan"):
-        meson_test(tally, "build-tsan", "tsan: ", "--timeout-multiplier", "6", *unit_tests("build-tsan", LOCK_FREE),
-                   TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1")
+def sanitized(tally, label, multiplier, words, **environment):
+    """Builds and runs the unit tests alone: the receivers and the house need no sanitizer."""
+    folder, option = f"build-{label}", f"--{label}"
+    if not build(tally, f"{label}-setup", [ROOT / "tools" / "build", "--configure", option]):
+        return
+    tests = unit_tests(folder, words)
+    if build(tally, label, ["ninja", "-C", folder, *tests.values()]):
+        meson_test(tally, folder, f"{label}: ", "--timeout-multiplier", str(multiplier), *tests, **environment)
 
 
 def interrupted(*_):
@@ -142,13 +146,15 @@ def main():
 
     tally = Tally()
     begin = time.monotonic()
-    if build(tally, "release"):
-        names = [n for _, n in listed("build") if any(word in n for word in options.names)]
+    if build(tally, "release", [ROOT / "tools" / "build"]):
+        names = [t["name"] for t in listed("build") if any(word in t["name"] for word in options.names)]
         if options.names and not names:
             parser.error(f"no test is called {' or '.join(options.names)}")
         meson_test(tally, "build", "", *sorted(set(names)))
         if not options.quick and not options.names:
-            sanitized(tally)
+            sanitized(tally, "asan", 4, ("",), UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1",
+                      ASAN_OPTIONS="detect_stack_use_after_return=1:strict_string_checks=1")
+            sanitized(tally, "tsan", 6, LOCK_FREE, TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1")
     for name, result, output in tally.failures:
         print(f"\n===== {name}: {result}\n{output[-20_000:].rstrip()}")
     print(f"\ntest: {time.monotonic() - begin:.0f} s, {tally.skipped} skipped")
