@@ -102,7 +102,10 @@ bool next_address(std::string_view list, size_t& at, ListedAddress& out) {
                 out.is_null = end < list.size() && out.raw.empty();
                 at = end < list.size() ? end + 1 : end;
                 // Without its ">" the element has no address: all of it is shown as wrong.
-                if (end >= list.size()) out.raw = list.substr(begin);
+                if (end >= list.size()) {
+                    out.raw = list.substr(begin);
+                    while (is_space(out.raw.back())) out.raw.remove_suffix(1);
+                }
                 continue;
             }
             const bool word = !is_space(c) && c != '(';

@@ -6,101 +6,10 @@
 #include <bit>
 
 #include "engine/core/limits.h"
+#include "queue/formats/content_kernel.h"
 
 namespace postrider {
 namespace {
-
-constexpr size_t kChunk = 128;
-// A line that spans at most this many chunks without a line end, and the pieces around them, has less than
-// 998 octets; a longer one is left to the exact machine.
-constexpr size_t kChunksInLine = 5;
-static_assert(kChunk * (kChunksInLine + 2) <= limits::kLine);
-
-struct Clean {
-    size_t size = 0;   // octets, whole chunks, that hold nothing to look at
-    uint64_t lines = 0;
-    bool eight_bit = false;
-};
-
-// The kernels look at each octet beside the one before it, so data[-1] must be readable. `run`: chunks that
-// the current line has already crossed. With Crlf every CR must be followed by LF and every LF preceded
-// by CR; without it there must be no CR.
-template <bool Crlf>
-__attribute__((target("avx2"))) Clean clean_avx2(const char* data, size_t size, size_t run) {
-    const __m256i cr = _mm256_set1_epi8('\r'), lf = _mm256_set1_epi8('\n'), dot = _mm256_set1_epi8('.');
-    const __m256i zero = _mm256_setzero_si256();
-    Clean clean;
-    __m256i high_all = zero;
-    for (; clean.size + kChunk <= size; clean.size += kChunk) {
-        __m256i wrong = zero, high = zero, least = _mm256_set1_epi8(-1), ends = zero;
-        for (size_t k = 0; k < kChunk; k += 32) {
-            const char* p = data + clean.size + k;
-            const __m256i before = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p - 1));
-            const __m256i here = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-            const __m256i end = _mm256_cmpeq_epi8(here, lf);
-            const __m256i pair = Crlf ? _mm256_xor_si256(_mm256_cmpeq_epi8(before, cr), end)
-                                      : _mm256_cmpeq_epi8(here, cr);
-            const __m256i dotted =
-                _mm256_and_si256(_mm256_cmpeq_epi8(before, lf), _mm256_cmpeq_epi8(here, dot));
-            wrong = _mm256_or_si256(wrong, _mm256_or_si256(pair, dotted));
-            least = _mm256_min_epu8(least, here);
-            high = _mm256_or_si256(high, here);
-            ends = _mm256_sub_epi8(ends, end);
-        }
-        wrong = _mm256_or_si256(wrong, _mm256_cmpeq_epi8(least, zero));
-        const __m256i sums = _mm256_sad_epu8(ends, zero);
-        const __m128i half = _mm_add_epi64(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
-        const auto lines = static_cast<uint64_t>(_mm_cvtsi128_si64(half) + _mm_extract_epi64(half, 1));
-        run = lines == 0 ? run + 1 : 0;
-        if (!_mm256_testz_si256(wrong, wrong) || run > kChunksInLine) break;
-        clean.lines += lines;
-        high_all = _mm256_or_si256(high_all, high);
-    }
-    clean.eight_bit = _mm256_movemask_epi8(high_all) != 0;
-    return clean;
-}
-
-// The same by 16 octets, for a machine without AVX2.
-template <bool Crlf>
-Clean clean_sse(const char* data, size_t size, size_t run) {
-    const __m128i cr = _mm_set1_epi8('\r'), lf = _mm_set1_epi8('\n'), dot = _mm_set1_epi8('.');
-    const __m128i zero = _mm_setzero_si128();
-    Clean clean;
-    __m128i high_all = zero;
-    for (; clean.size + kChunk <= size; clean.size += kChunk) {
-        __m128i wrong = zero, high = zero, least = _mm_set1_epi8(-1), ends = zero;
-        for (size_t k = 0; k < kChunk; k += 16) {
-            const char* p = data + clean.size + k;
-            const __m128i before = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p - 1));
-            const __m128i here = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-            const __m128i end = _mm_cmpeq_epi8(here, lf);
-            const __m128i pair =
-                Crlf ? _mm_xor_si128(_mm_cmpeq_epi8(before, cr), end) : _mm_cmpeq_epi8(here, cr);
-            const __m128i dotted = _mm_and_si128(_mm_cmpeq_epi8(before, lf), _mm_cmpeq_epi8(here, dot));
-            wrong = _mm_or_si128(wrong, _mm_or_si128(pair, dotted));
-            least = _mm_min_epu8(least, here);
-            high = _mm_or_si128(high, here);
-            ends = _mm_sub_epi8(ends, end);
-        }
-        wrong = _mm_or_si128(wrong, _mm_cmpeq_epi8(least, zero));
-        const __m128i sums = _mm_sad_epu8(ends, zero);
-        const auto lines = static_cast<uint64_t>(_mm_cvtsi128_si64(sums) + _mm_extract_epi64(sums, 1));
-        run = lines == 0 ? run + 1 : 0;
-        if (!_mm_testz_si128(wrong, wrong) || run > kChunksInLine) break;
-        clean.lines += lines;
-        high_all = _mm_or_si128(high_all, high);
-    }
-    clean.eight_bit = _mm_movemask_epi8(high_all) != 0;
-    return clean;
-}
-
-using Kernel = Clean (*)(const char*, size_t, size_t);
-struct Kernels {
-    Kernel crlf, lf;
-};
-// Chosen once, before main: the choice is a constant of the machine.
-const Kernels kKernels = __builtin_cpu_supports("avx2") ? Kernels{clean_avx2<true>, clean_avx2<false>}
-                                                        : Kernels{clean_sse<true>, clean_sse<false>};
 
 struct Special {
     size_t at = 0;  // of the first CR, LF or NUL, or `size`
@@ -171,14 +80,14 @@ void ContentScan::take_line_end(bool crlf, uint64_t at) {
 size_t ContentScan::feed_clean(const char* data, size_t i, size_t size) {
     const uint64_t at = offset_ + i;
     // A long line would only be refused by the kernel again and again.
-    const uint64_t crossed = (at - line_begin_ + kChunk - 1) / kChunk;
-    clean_from_ = i + kChunk;
-    if (crossed > kChunksInLine) return i;
-    const Kernel kernel = last_end_crlf_ ? kKernels.crlf : kKernels.lf;
-    const Clean clean = kernel(data + i, size - i, crossed);
+    const uint64_t crossed = (at - line_begin_ + kContentChunk - 1) / kContentChunk;
+    clean_from_ = i + kContentChunk;
+    if (crossed > kContentChunksInLine) return i;
+    const ContentKernels& kernels = content_kernels();
+    const CleanRun clean = (last_end_crlf_ ? kernels.crlf : kernels.lf)(data + i, size - i, crossed);
     if (clean.size == 0) return i;
     i += clean.size;
-    clean_from_ = i + kChunk;
+    clean_from_ = i + kContentChunk;
     eight_bit_ |= clean.eight_bit;
     line_ += clean.lines;
     if (!last_end_crlf_) bare_lfs_ += clean.lines;
@@ -215,7 +124,7 @@ size_t ContentScan::feed(const char* data, size_t size) {
     while (i < size && state_ != State::ended && state_ != State::broken) {
         const bool at_text = state_ <= State::bare_start || state_ == State::text;
         // Where a line begins the kernel is right about a first dot only if it sees the line end before it.
-        if (at_text && i >= clean_from_ && size - i >= kChunk) {
+        if (at_text && i >= clean_from_ && size - i >= kContentChunk) {
             const size_t before = i;
             i = feed_clean(data, i, size);
             if (i != before) continue;
