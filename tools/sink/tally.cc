@@ -66,6 +66,8 @@ SeenTable::SeenTable(uint64_t entries) {
     void* memory = mmap(nullptr, slots * sizeof(Slot), PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     POSTRIDER_CHECK(memory != MAP_FAILED, "the table of deliveries needs address space");
+    // Fingerprints fall anywhere: with small pages nearly every new delivery would be a page fault.
+    madvise(memory, slots * sizeof(Slot), MADV_HUGEPAGE);
     slots_ = static_cast<Slot*>(memory);
     mask_ = slots - 1;
 }
