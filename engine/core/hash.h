@@ -43,7 +43,7 @@ inline uint64_t hash64(std::string_view bytes, uint64_t seed = 0) {
         n -= 8;
     }
     uint64_t tail = 0;
-    std::memcpy(&tail, p, n);
+    if (n > 0) std::memcpy(&tail, p, n);  // an empty view may have no pointer
     return mix64(h, tail ^ (static_cast<uint64_t>(n) << 56));
 }
 
