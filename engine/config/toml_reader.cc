@@ -25,14 +25,13 @@ Result<std::string> read_whole(const std::string& path) {
         const size_t had = text.size();
         text.resize(had + kStep);
         const ssize_t got = read(fd, text.data() + had, kStep);
+        if (got < 0 && errno != EINTR) answer = fail_errno("cannot read it");
         text.resize(had + static_cast<size_t>(std::max<ssize_t>(got, 0)));
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) answer = fail_errno("cannot read it");
-        if (got == 0) answer = std::move(text);
         if (text.size() > kFileOctets) answer = fail("is longer than 64 MiB");
-        if (got <= 0 || !answer) break;
+        if (!answer || got == 0) break;
     }
     close(fd);
+    if (answer) answer = std::move(text);
     return answer;
 }
 
