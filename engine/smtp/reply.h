@@ -35,6 +35,7 @@ struct Reply {
     bool intermediate() const { return code / 100 == 3; }
     bool transient() const { return code / 100 == 4; }
     bool permanent() const { return code / 100 == 5; }
+    bool operator==(const Reply&) const = default;
 };
 
 enum class ReplyState : uint8_t { partial, complete, bad };
