@@ -1,4 +1,5 @@
-// The grammar is walked by hand, one table look-up an octet: the intake reads every address of a batch here.
+// The grammar is walked by hand, one table look-up an octet: the intake reads every address of a
+// batch here.
 #include "engine/core/address.h"
 
 #include <arpa/inet.h>
@@ -14,23 +15,25 @@ namespace postrider {
 namespace {
 
 enum : uint8_t {
-    kAtext = 1,   // RFC 5321 4.1.2 Atom, the dot included: misplaced dots pass
-    kQtext = 2,   // inside quotes without a backslash: qtextSMTP
-    kLabel = 4,   // letter or digit of a domain
-    kHigh = 8,    // above 127: RFC 6531 3.3 adds UTF8-non-ascii to all three
+    kAtext = 1,  // RFC 5321 4.1.2 Atom, the dot included: misplaced dots pass
+    kQtext = 2,  // inside quotes without a backslash: qtextSMTP
+    kLabel = 4,  // letter or digit of a domain
+    kHigh = 8,   // above 127: RFC 6531 3.3 adds UTF8-non-ascii to all three
 };
 
 constexpr std::array<uint8_t, 256> make_classes() {
     std::array<uint8_t, 256> classes{};
     for (int c = 0; c < 256; ++c) {
-        const bool alnum = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+        const bool alnum =
+            (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
         uint8_t kind = 0;
         if (alnum) kind |= kAtext | kLabel;
         if (c >= 32 && c <= 126 && c != '"' && c != '\\') kind |= kQtext;
         if (c >= 128) kind = kAtext | kQtext | kLabel | kHigh;
         classes[static_cast<size_t>(c)] = kind;
     }
-    for (const char c : std::string_view(".!#$%&'*+-/=?^_`{|}~")) classes[static_cast<uint8_t>(c)] |= kAtext;
+    for (const char c : std::string_view(".!#$%&'*+-/=?^_`{|}~"))
+        classes[static_cast<uint8_t>(c)] |= kAtext;
     return classes;
 }
 
@@ -68,7 +71,8 @@ bool has_c1_control(std::string_view utf8) {
     return false;
 }
 
-// Octets of the local part at the start of `text`, 0 when there is none. `high` gathers octets above 127.
+// Octets of the local part at the start of `text`, 0 when there is none. `high` gathers octets
+// above 127.
 size_t scan_quoted(std::string_view text, uint8_t& high) {
     for (size_t i = 1; i < text.size(); ++i) {
         const char c = text[i];
@@ -112,7 +116,8 @@ size_t scan_name(std::string_view text, uint8_t& high, const char*& why) {
         if (i == label) return why = "the domain has an empty label", true;
         if (text[i - 1] == '-') return why = "a label of the domain ends in a hyphen", true;
         // A U-label is measured as the A-label it becomes: libidn2 does that (RFC 5890 2.3.2.1).
-        if (i - label > 63 && label_high == 0) return why = "a label of the domain is over 63 octets", true;
+        if (i - label > 63 && label_high == 0)
+            return why = "a label of the domain is over 63 octets", true;
         return false;
     };
     for (; i < text.size(); ++i) {
@@ -128,7 +133,8 @@ size_t scan_name(std::string_view text, uint8_t& high, const char*& why) {
             break;
         }
     }
-    if (i < text.size() && text[i] == '-') return why = "a label of the domain begins with a hyphen", 0;
+    if (i < text.size() && text[i] == '-')
+        return why = "a label of the domain begins with a hyphen", 0;
     const bool trailing_dot = i > 0 && i == label;
     if (!trailing_dot && label_is_wrong()) return 0;
     high |= label_high;
@@ -140,9 +146,11 @@ Result<Mailbox> scan_mailbox(std::string_view text) {
     uint8_t local_high = 0, domain_high = 0;
     const bool quoted = !text.empty() && text.front() == '"';
     const size_t local = quoted ? scan_quoted(text, local_high) : scan_dot_string(text, local_high);
-    if (local == 0) return bad(text, quoted ? "the quoted local part is not well formed" : "no local part");
+    if (local == 0)
+        return bad(text, quoted ? "the quoted local part is not well formed" : "no local part");
     if (local == text.size()) return bad(text, "no @ and domain");
-    if (text[local] != '@') return bad(text, "a character that an address cannot have before the @");
+    if (text[local] != '@')
+        return bad(text, "a character that an address cannot have before the @");
     if (local > limits::kLocalPart) return bad(text, "the local part is over 64 octets");
 
     const std::string_view rest = text.substr(local + 1);
@@ -150,7 +158,8 @@ Result<Mailbox> scan_mailbox(std::string_view text) {
     size_t domain = 0;
     if (rest.front() == '[') {
         domain = scan_literal(rest);
-        if (domain == 0) return bad(text, "the address literal is neither [a.b.c.d] nor [IPv6:...]");
+        if (domain == 0)
+            return bad(text, "the address literal is neither [a.b.c.d] nor [IPv6:...]");
     } else {
         const char* why = "a character that a domain cannot have";
         domain = scan_name(rest, domain_high, why);
@@ -230,7 +239,8 @@ Result<std::string> domain_to_ascii(std::string_view domain) {
                                     reinterpret_cast<uint8_t**>(&converted),
                                     IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL);
     if (code != IDN2_OK) {
-        return bad(domain, fmt::format("no internationalised domain name: {}", idn2_strerror(code)));
+        return bad(domain,
+                   fmt::format("no internationalised domain name: {}", idn2_strerror(code)));
     }
     std::string out(converted);
     idn2_free(converted);
@@ -249,7 +259,8 @@ bool is_utf8(std::string_view text) {
     while (i < text.size()) {
         const auto lead = static_cast<uint8_t>(text[i++]);
         if (lead < 0x80) continue;
-        // The second octet's range shuts out overlong forms, surrogates and what lies above U+10FFFF.
+        // The second octet's range shuts out overlong forms, surrogates and what lies above
+        // U+10FFFF.
         size_t more = 0;
         uint8_t low = 0x80, high = 0xBF;
         if (lead >= 0xC2 && lead <= 0xDF) {

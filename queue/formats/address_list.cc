@@ -48,14 +48,19 @@ size_t skip_space(std::string_view text, size_t at) {
 // Behind the next item of any kind: comment, quoted string, literal or one octet.
 size_t skip_item(std::string_view text, size_t at) {
     switch (text[at]) {
-        case '(': return skip_comment(text, at);
-        case '"': return skip_quoted(text, at, '"');
-        case '[': return skip_quoted(text, at, ']');
-        default: return at + 1;
+        case '(':
+            return skip_comment(text, at);
+        case '"':
+            return skip_quoted(text, at, '"');
+        case '[':
+            return skip_quoted(text, at, ']');
+        default:
+            return at + 1;
     }
 }
 
-// `at` is on "<"; `end` is set to the index of ">" or the end of the text. A source route is passed.
+// `at` is on "<"; `end` is set to the index of ">" or the end of the text. A source route is
+// passed.
 std::string_view inside_angle(std::string_view text, size_t at, size_t& end) {
     size_t begin = skip_space(text, at + 1);
     const bool route = begin < text.size() && text[begin] == '@';
@@ -125,8 +130,8 @@ Result<void> plain_addr_spec(std::string_view raw, std::string& out) {
     while (at < raw.size()) {
         const size_t word = skip_space(raw, at);
         if (word > at) {
-            const bool joins = word >= raw.size() || out.empty() || out.back() == '.' || out.back() == '@' ||
-                               raw[word] == '.' || raw[word] == '@';
+            const bool joins = word >= raw.size() || out.empty() || out.back() == '.' ||
+                               out.back() == '@' || raw[word] == '.' || raw[word] == '@';
             if (!joins) return fail("white space inside the address; quote the local part");
             at = word;
             continue;

@@ -1,5 +1,5 @@
-// Address lists of header fields (RFC 5322 3.4, 4.4): groups, comments, quoted strings, folds, routes. What a
-// display name says is not looked at, so encoded words (RFC 2047) pass unread.
+// Address lists of header fields (RFC 5322 3.4, 4.4): groups, comments, quoted strings, folds,
+// routes. What a display name says is not looked at, so encoded words (RFC 2047) pass unread.
 #pragma once
 
 #include <cstddef>
@@ -16,11 +16,13 @@ struct ListedAddress {
     bool is_null = false;  // "<>"
 };
 
-// Walks `list` from `at`; false when there is no further element. Empty elements and group names are passed.
+// Walks `list` from `at`; false when there is no further element. Empty elements and group names
+// are passed.
 bool next_address(std::string_view list, size_t& at, ListedAddress& out);
 
 // An addr-spec without comments, folds and the white space that may stand around "." and "@"
-// (RFC 5322 4.4 obs-local-part). Any other white space is an error: joining words would name someone else.
+// (RFC 5322 4.4 obs-local-part). Any other white space is an error: joining words would name
+// someone else.
 Result<void> plain_addr_spec(std::string_view raw, std::string& out);
 
 }  // namespace postrider

@@ -10,8 +10,8 @@ namespace {
 
 enum class Verb : uint8_t { unknown, mail, rcpt, data, greeting, rset, noop, quit };
 
-// The verb of a line; `argument` gets what follows it, the colon of MAIL FROM: and RCPT TO: and white space
-// behind it left out.
+// The verb of a line; `argument` gets what follows it, the colon of MAIL FROM: and RCPT TO: and
+// white space behind it left out.
 Verb split_command(std::string_view line, std::string_view& argument) {
     const auto takes = [&](std::string_view word) {
         if (!equal_ignoring_case(line.substr(0, word.size()), word)) return false;
@@ -35,7 +35,8 @@ Verb split_command(std::string_view line, std::string_view& argument) {
             if (!takes("RSET")) return Verb::unknown;
             skip_spaces();
             return argument.empty() ? Verb::rset : Verb::unknown;
-        default: break;
+        default:
+            break;
     }
     if (line.size() < 4) return Verb::unknown;
     argument = line.substr(4);
@@ -43,7 +44,8 @@ Verb split_command(std::string_view line, std::string_view& argument) {
     skip_spaces();
     const std::string_view word = line.substr(0, 4);
     if (equal_ignoring_case(word, "DATA")) return Verb::data;
-    if (equal_ignoring_case(word, "HELO") || equal_ignoring_case(word, "EHLO")) return Verb::greeting;
+    if (equal_ignoring_case(word, "HELO") || equal_ignoring_case(word, "EHLO"))
+        return Verb::greeting;
     if (equal_ignoring_case(word, "NOOP")) return Verb::noop;
     if (equal_ignoring_case(word, "QUIT") && argument.empty()) return Verb::quit;
     return Verb::unknown;
@@ -123,7 +125,8 @@ Result<void> BatchParser::finish() {
 
 Result<void> BatchParser::on_command(const Line& line) {
     if (line.too_long) {
-        return refuse(line, fmt::format("a command over {} octets; shorten it", limits::kEnvelopeLine));
+        return refuse(line,
+                      fmt::format("a command over {} octets; shorten it", limits::kEnvelopeLine));
     }
     if (first_line_) {
         first_line_ = false;
@@ -134,27 +137,35 @@ Result<void> BatchParser::on_command(const Line& line) {
     }
     std::string_view argument;
     switch (split_command(line.text, argument)) {
-        case Verb::mail: return on_mail(line, argument);
-        case Verb::rcpt: return on_rcpt(line, argument);
-        case Verb::data: return on_data(line, argument);
-        case Verb::noop: return {};
+        case Verb::mail:
+            return on_mail(line, argument);
+        case Verb::rcpt:
+            return on_rcpt(line, argument);
+        case Verb::data:
+            return on_data(line, argument);
+        case Verb::noop:
+            return {};
         case Verb::greeting:
         case Verb::rset:
             // RFC 5321 4.1.4: EHLO in mid-envelope is as RSET.
             if (state_ == State::envelope) abandon(line);
             return {};
         case Verb::quit:
-            if (state_ == State::envelope) return refuse(line, "QUIT between MAIL and DATA; send the message");
+            if (state_ == State::envelope)
+                return refuse(line, "QUIT between MAIL and DATA; send the message");
             return {};
-        case Verb::unknown: break;
+        case Verb::unknown:
+            break;
     }
-    return refuse(line, fmt::format("\"{}\" is no command of a batch; use MAIL FROM, RCPT TO, DATA, HELO, "
-                                    "EHLO, RSET, NOOP or QUIT",
-                                    shown(line.text)));
+    return refuse(
+        line, fmt::format("\"{}\" is no command of a batch; use MAIL FROM, RCPT TO, DATA, HELO, "
+                          "EHLO, RSET, NOOP or QUIT",
+                          shown(line.text)));
 }
 
 Result<void> BatchParser::on_mail(const Line& line, std::string_view argument) {
-    if (state_ == State::envelope) return refuse(line, "MAIL behind MAIL; DATA or RSET must come before");
+    if (state_ == State::envelope)
+        return refuse(line, "MAIL behind MAIL; DATA or RSET must come before");
     if (argument.empty() || argument.front() != '<') {
         return refuse(line, "MAIL FROM: without <address>; use <> for no sender");
     }
@@ -171,24 +182,30 @@ Result<void> BatchParser::on_mail(const Line& line, std::string_view argument) {
         return {};
     }
     const std::string_view parameters = argument.substr(path->size);
-    if (!parameters.empty() && parameters.front() != ' ') return refuse(line, "text behind the > of MAIL FROM:");
+    if (!parameters.empty() && parameters.front() != ' ')
+        return refuse(line, "text behind the > of MAIL FROM:");
     envelope_.sender.assign(path->address);
-    if (auto ok = take_mail_parameters(parameters, envelope_); !ok) return refuse(line, ok.error().text);
+    if (auto ok = take_mail_parameters(parameters, envelope_); !ok)
+        return refuse(line, ok.error().text);
     envelope_.smtputf8 |= path->mailbox.needs_smtputf8;
     return {};
 }
 
 Result<void> BatchParser::on_rcpt(const Line& line, std::string_view argument) {
-    if (state_ != State::envelope) return refuse(line, "RCPT without MAIL; put MAIL FROM before it");
-    if (argument.empty() || argument.front() != '<') return refuse(line, "RCPT TO: without <address>");
+    if (state_ != State::envelope)
+        return refuse(line, "RCPT without MAIL; put MAIL FROM before it");
+    if (argument.empty() || argument.front() != '<')
+        return refuse(line, "RCPT TO: without <address>");
     if (++recipients_ > limits::kRecipientsPerMessage) {
-        return refuse(line, fmt::format("over {} recipients; split the message", limits::kRecipientsPerMessage));
+        return refuse(line, fmt::format("over {} recipients; split the message",
+                                        limits::kRecipientsPerMessage));
     }
     while (argument.back() == ' ') argument.remove_suffix(1);
     auto path = parse_path(argument);
     if (path && path->address.empty()) path = fail("<> is no recipient");
     if (!path) {
-        handler_.on_refused_recipient(argument, error_at(line.number, line.offset, path.error().text));
+        handler_.on_refused_recipient(argument,
+                                      error_at(line.number, line.offset, path.error().text));
         return {};
     }
     std::string_view parameters = argument.substr(path->size);
@@ -199,17 +216,19 @@ Result<void> BatchParser::on_rcpt(const Line& line, std::string_view argument) {
     }
     envelope_.smtputf8 |= path->mailbox.needs_smtputf8;
     const auto at = static_cast<uint64_t>(argument.data() - line.text.data());
-    handler_.on_recipient(
-        {path->address, path->mailbox.domain, parameters, Range{line.offset + at, argument.size()}});
+    handler_.on_recipient({path->address, path->mailbox.domain, parameters,
+                           Range{line.offset + at, argument.size()}});
     return {};
 }
 
 Result<void> BatchParser::on_data(const Line& line, std::string_view argument) {
-    if (state_ != State::envelope) return refuse(line, "DATA without MAIL; put MAIL FROM and RCPT TO before it");
+    if (state_ != State::envelope)
+        return refuse(line, "DATA without MAIL; put MAIL FROM and RCPT TO before it");
     if (!argument.empty()) return refuse(line, "DATA takes no argument");
     state_ = State::opening;
     if (recipients_ == 0 && !refusal_) {
-        refusal_ = error_at(line.number, line.offset, "the message has no recipient; put RCPT TO before DATA");
+        refusal_ = error_at(line.number, line.offset,
+                            "the message has no recipient; put RCPT TO before DATA");
     }
     return {};
 }
@@ -223,12 +242,15 @@ Result<void> BatchParser::on_opening(const Line& line) {
     }
     if (may_open_data(field.name)) {
         if (line.too_long) {
-            return refuse(line, fmt::format("a line over {} octets; shorten it", limits::kEnvelopeLine));
+            return refuse(line,
+                          fmt::format("a line over {} octets; shorten it", limits::kEnvelopeLine));
         }
-        if (line.crlf != crlf_) return refuse(line, "this line ends otherwise than the first one; use one ending");
+        if (line.crlf != crlf_)
+            return refuse(line, "this line ends otherwise than the first one; use one ending");
         if (auto ok = fields_.take(field.name, field.value, envelope_); !ok && !refusal_) {
-            refusal_ = error_at(line.number, line.offset,
-                                fmt::format("{}: {}", line.text.substr(0, line.text.find(':')), ok.error().text));
+            refusal_ = error_at(
+                line.number, line.offset,
+                fmt::format("{}: {}", line.text.substr(0, line.text.find(':')), ok.error().text));
         }
         return {};
     }
@@ -245,9 +267,10 @@ void BatchParser::begin_content(uint64_t offset, uint64_t line) {
 Result<void> BatchParser::feed_content(const char*& p, const char* end) {
     p += scan_.feed(p, static_cast<size_t>(end - p));
     if (scan_.frame_broken()) {
-        return std::unexpected(error_at(scan_.line(), scan_.offset(),
-                                        crlf_ ? "a dot line that ends in LF in a file of CRLF; use one ending"
-                                              : "a dot line that ends in CRLF in a file of LF; use one ending"));
+        return std::unexpected(
+            error_at(scan_.line(), scan_.offset(),
+                     crlf_ ? "a dot line that ends in LF in a file of CRLF; use one ending"
+                           : "a dot line that ends in CRLF in a file of LF; use one ending"));
     }
     return scan_.ended() ? end_message() : Result<void>{};
 }
@@ -265,13 +288,15 @@ Result<void> BatchParser::end_message() {
     return {};
 }
 
-// The envelope is given up without content: nobody gets it, so it is told rather than dropped in silence.
+// The envelope is given up without content: nobody gets it, so it is told rather than dropped in
+// silence.
 void BatchParser::abandon(const Line& line) {
     state_ = State::between;
     content_ = Content{};
     content_.stored.offset = line.offset;
     content_.form = form();
-    refuse_message(error_at(line.number, line.offset, "RSET or a greeting before DATA; the message has no content"));
+    refuse_message(error_at(line.number, line.offset,
+                            "RSET or a greeting before DATA; the message has no content"));
 }
 
 void BatchParser::refuse_message(Error why) {

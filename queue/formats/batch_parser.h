@@ -1,13 +1,15 @@
-// Batch SMTP (RFC 2442), `*.bsmtp`: MAIL, RCPT, DATA, content, dot, again and again. Pure push parser over
-// blocks of a file, cut anywhere.
+// Batch SMTP (RFC 2442), `*.bsmtp`: MAIL, RCPT, DATA, content, dot, again and again. Pure push
+// parser over blocks of a file, cut anywhere.
 //
-//   between -> MAIL -> envelope -> RCPT... -> DATA -> opening (x-campaign and the like) -> content -> between
+//   between -> MAIL -> envelope -> RCPT... -> DATA -> opening (x-campaign and the like) -> content
+//   -> between
 //
-// Failure policy. What makes the frame doubtful (unknown command or parameter, order, the other line ending,
-// a file that ends too early) refuses the file: feed() or finish() fails, and nothing that was handed over
-// may be acted upon. A bad forward-path refuses its recipient. A bad reverse-path, bad content, no recipient
-// or an RSET in mid-envelope refuses its message alone. So a handler acts when finish() has succeeded.
-// on_message may come without any on_recipient when every recipient of the message was refused.
+// Failure policy. What makes the frame doubtful (unknown command or parameter, order, the other
+// line ending, a file that ends too early) refuses the file: feed() or finish() fails, and nothing
+// that was handed over may be acted upon. A bad forward-path refuses its recipient. A bad
+// reverse-path, bad content, no recipient or an RSET in mid-envelope refuses its message alone. So
+// a handler acts when finish() has succeeded. on_message may come without any on_recipient when
+// every recipient of the message was refused.
 //
 // Memory: one line of an envelope (2048 octets) and one Envelope, whose strings are used again.
 #pragma once
@@ -63,8 +65,8 @@ class BatchParser {
     bool first_line_ = true;
     bool crlf_ = true;
     uint32_t number_ = 0;
-    uint64_t recipients_ = 0;       // of the current message, refused ones too
-    uint64_t begin_ = 0;            // of the current message: its MAIL line
+    uint64_t recipients_ = 0;  // of the current message, refused ones too
+    uint64_t begin_ = 0;       // of the current message: its MAIL line
 };
 
 }  // namespace postrider

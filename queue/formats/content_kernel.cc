@@ -7,7 +7,8 @@ namespace {
 
 template <bool Crlf>
 __attribute__((target("avx2"))) CleanRun clean_avx2(const char* data, size_t size, size_t run) {
-    const __m256i cr = _mm256_set1_epi8('\r'), lf = _mm256_set1_epi8('\n'), dot = _mm256_set1_epi8('.');
+    const __m256i cr = _mm256_set1_epi8('\r'), lf = _mm256_set1_epi8('\n'),
+                  dot = _mm256_set1_epi8('.');
     const __m256i zero = _mm256_setzero_si256();
     CleanRun clean;
     __m256i high_all = zero;
@@ -29,8 +30,10 @@ __attribute__((target("avx2"))) CleanRun clean_avx2(const char* data, size_t siz
         }
         wrong = _mm256_or_si256(wrong, _mm256_cmpeq_epi8(least, zero));
         const __m256i sums = _mm256_sad_epu8(ends, zero);
-        const __m128i half = _mm_add_epi64(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
-        const auto lines = static_cast<uint64_t>(_mm_cvtsi128_si64(half) + _mm_extract_epi64(half, 1));
+        const __m128i half =
+            _mm_add_epi64(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+        const auto lines =
+            static_cast<uint64_t>(_mm_cvtsi128_si64(half) + _mm_extract_epi64(half, 1));
         run = lines == 0 ? run + 1 : 0;
         if (!_mm256_testz_si256(wrong, wrong) || run > kContentChunksInLine) break;
         clean.lines += lines;
@@ -56,7 +59,8 @@ CleanRun clean_sse(const char* data, size_t size, size_t run) {
             const __m128i end = _mm_cmpeq_epi8(here, lf);
             const __m128i pair =
                 Crlf ? _mm_xor_si128(_mm_cmpeq_epi8(before, cr), end) : _mm_cmpeq_epi8(here, cr);
-            const __m128i dotted = _mm_and_si128(_mm_cmpeq_epi8(before, lf), _mm_cmpeq_epi8(here, dot));
+            const __m128i dotted =
+                _mm_and_si128(_mm_cmpeq_epi8(before, lf), _mm_cmpeq_epi8(here, dot));
             wrong = _mm_or_si128(wrong, _mm_or_si128(pair, dotted));
             least = _mm_min_epu8(least, here);
             high = _mm_or_si128(high, here);
@@ -64,7 +68,8 @@ CleanRun clean_sse(const char* data, size_t size, size_t run) {
         }
         wrong = _mm_or_si128(wrong, _mm_cmpeq_epi8(least, zero));
         const __m128i sums = _mm_sad_epu8(ends, zero);
-        const auto lines = static_cast<uint64_t>(_mm_cvtsi128_si64(sums) + _mm_extract_epi64(sums, 1));
+        const auto lines =
+            static_cast<uint64_t>(_mm_cvtsi128_si64(sums) + _mm_extract_epi64(sums, 1));
         run = lines == 0 ? run + 1 : 0;
         if (!_mm_testz_si128(wrong, wrong) || run > kContentChunksInLine) break;
         clean.lines += lines;

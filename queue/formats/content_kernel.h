@@ -1,9 +1,9 @@
-// The fast tier of ContentScan: how far a text is clean, by whole chunks of 128 octets. A kernel never judges;
-// it stops in front of the first chunk that the exact machine has to look at.
+// The fast tier of ContentScan: how far a text is clean, by whole chunks of 128 octets. A kernel
+// never judges; it stops in front of the first chunk that the exact machine has to look at.
 //
-// Clean means: no NUL, no line that begins with a dot, no line that may exceed 998 octets, and line ends
-// alike: `crlf` wants every CR before an LF and every LF behind a CR, `lf` wants no CR at all. Octets above 127
-// are clean but told.
+// Clean means: no NUL, no line that begins with a dot, no line that may exceed 998 octets, and line
+// ends alike: `crlf` wants every CR before an LF and every LF behind a CR, `lf` wants no CR at all.
+// Octets above 127 are clean but told.
 #pragma once
 
 #include <cstddef>
@@ -14,8 +14,8 @@
 namespace postrider {
 
 inline constexpr size_t kContentChunk = 128;
-// A line that spans at most this many chunks without a line end, and the pieces of chunks around them, has
-// less than 998 octets.
+// A line that spans at most this many chunks without a line end, and the pieces of chunks around
+// them, has less than 998 octets.
 inline constexpr size_t kContentChunksInLine = 5;
 static_assert(kContentChunk * (kContentChunksInLine + 2) <= limits::kLine);
 
@@ -25,8 +25,8 @@ struct CleanRun {
     bool eight_bit = false;
 };
 
-// Each octet is looked at beside the one before it: data[-1] must be readable. `run`: chunks that the current
-// line has already crossed.
+// Each octet is looked at beside the one before it: data[-1] must be readable. `run`: chunks that
+// the current line has already crossed.
 using ContentKernel = CleanRun (*)(const char* data, size_t size, size_t run);
 struct ContentKernels {
     ContentKernel crlf, lf;

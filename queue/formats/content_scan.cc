@@ -12,7 +12,7 @@ namespace postrider {
 namespace {
 
 struct Special {
-    size_t at = 0;  // of the first CR, LF or NUL, or `size`
+    size_t at = 0;           // of the first CR, LF or NUL, or `size`
     bool eight_bit = false;  // among the octets before it
 };
 
@@ -21,8 +21,9 @@ Special find_special(const char* data, size_t size) {
     Special found;
     for (; found.at + 16 <= size; found.at += 16) {
         const __m128i here = _mm_loadu_si128(reinterpret_cast<const __m128i*>(data + found.at));
-        const __m128i any = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(here, cr), _mm_cmpeq_epi8(here, lf)),
-                                         _mm_cmpeq_epi8(here, zero));
+        const __m128i any =
+            _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(here, cr), _mm_cmpeq_epi8(here, lf)),
+                         _mm_cmpeq_epi8(here, zero));
         const auto special = static_cast<unsigned>(_mm_movemask_epi8(any));
         const auto high = static_cast<unsigned>(_mm_movemask_epi8(here));
         if (special != 0) {
@@ -47,7 +48,8 @@ Error error_at(uint64_t line, uint64_t offset, std::string_view what) {
     return Error{0, fmt::format("line {}, offset {}: {}", line, offset, what)};
 }
 
-void ContentScan::begin(StoredForm form, const ContentRules& rules, uint64_t offset, uint64_t line) {
+void ContentScan::begin(StoredForm form, const ContentRules& rules, uint64_t offset,
+                        uint64_t line) {
     *this = ContentScan{};
     state_ = State::line_start;
     form_ = form;
@@ -67,7 +69,8 @@ void ContentScan::note(Problem problem, uint64_t at) {
 
 // `at` is the offset of the line end's first octet.
 void ContentScan::take_line_end(bool crlf, uint64_t at) {
-    if (at - line_begin_ > limits::kLine && !long_lines_send_) note(Problem::long_line, line_begin_);
+    if (at - line_begin_ > limits::kLine && !long_lines_send_)
+        note(Problem::long_line, line_begin_);
     if (!crlf) ++bare_lfs_;
     last_end_crlf_ = crlf;
     line_begin_ = at + (crlf ? 2 : 1);
@@ -84,7 +87,8 @@ size_t ContentScan::feed_clean(const char* data, size_t i, size_t size) {
     clean_from_ = i + kContentChunk;
     if (crossed > kContentChunksInLine) return i;
     const ContentKernels& kernels = content_kernels();
-    const CleanRun clean = (last_end_crlf_ ? kernels.crlf : kernels.lf)(data + i, size - i, crossed);
+    const CleanRun clean =
+        (last_end_crlf_ ? kernels.crlf : kernels.lf)(data + i, size - i, crossed);
     if (clean.size == 0) return i;
     i += clean.size;
     clean_from_ = i + kContentChunk;
@@ -99,7 +103,8 @@ size_t ContentScan::feed_clean(const char* data, size_t i, size_t size) {
     state_ = State::text;
     if (data[i - 1] == '\r') state_ = State::cr;
     if (data[i - 1] == '\n') {
-        state_ = !last_end_crlf_ && form_ == StoredForm::stuffed_crlf ? State::bare_start : State::line_start;
+        state_ = !last_end_crlf_ && form_ == StoredForm::stuffed_crlf ? State::bare_start
+                                                                      : State::line_start;
     }
     return i;
 }
@@ -111,9 +116,15 @@ size_t ContentScan::feed_text(const char* data, size_t i, size_t size) {
     i += special.at;
     if (i == size) return i;
     switch (data[i]) {
-        case '\n': take_line_end(false, offset_ + i); break;
-        case '\r': state_ = State::cr; break;
-        default: note(Problem::nul, offset_ + i); break;
+        case '\n':
+            take_line_end(false, offset_ + i);
+            break;
+        case '\r':
+            state_ = State::cr;
+            break;
+        default:
+            note(Problem::nul, offset_ + i);
+            break;
     }
     return i + 1;
 }
@@ -123,7 +134,8 @@ size_t ContentScan::feed(const char* data, size_t size) {
     clean_from_ = 1;  // the kernel looks one octet back
     while (i < size && state_ != State::ended && state_ != State::broken) {
         const bool at_text = state_ <= State::bare_start || state_ == State::text;
-        // Where a line begins the kernel is right about a first dot only if it sees the line end before it.
+        // Where a line begins the kernel is right about a first dot only if it sees the line end
+        // before it.
         if (at_text && i >= clean_from_ && size - i >= kContentChunk) {
             const size_t before = i;
             i = feed_clean(data, i, size);
@@ -131,7 +143,9 @@ size_t ContentScan::feed(const char* data, size_t size) {
         }
         const char c = data[i];
         switch (state_) {
-            case State::text: i = feed_text(data, i, size); break;
+            case State::text:
+                i = feed_text(data, i, size);
+                break;
             case State::line_start:
                 if (c == '.' && form_ != StoredForm::plain) {
                     state_ = State::dot;
@@ -152,8 +166,8 @@ size_t ContentScan::feed(const char* data, size_t size) {
                     state_ = State::dot_cr;
                     ++i;
                 } else {
-                    // RFC 5321 4.5.2: a first dot with other characters behind it is taken away. What
-                    // begins with a dot as it is stored may not go out by BDAT as it lies.
+                    // RFC 5321 4.5.2: a first dot with other characters behind it is taken away.
+                    // What begins with a dot as it is stored may not go out by BDAT as it lies.
                     dots_ = true;
                     ++stuffed_;
                     ++line_begin_;
@@ -180,7 +194,8 @@ size_t ContentScan::feed(const char* data, size_t size) {
                 }
                 break;
             case State::ended:
-            case State::broken: break;
+            case State::broken:
+                break;
         }
     }
     offset_ += i;
@@ -195,7 +210,8 @@ Result<void> ContentScan::finish(Content& content) {
         if (state_ == State::cr) note(Problem::bare_cr, offset_ - 1);
         complete = state_ == State::line_start;
         if (!complete) {
-            if (end - line_begin_ > limits::kLine && !long_lines_send_) note(Problem::long_line, line_begin_);
+            if (end - line_begin_ > limits::kLine && !long_lines_send_)
+                note(Problem::long_line, line_begin_);
         }
     }
     const bool empty = end == begin_;
@@ -207,24 +223,27 @@ Result<void> ContentScan::finish(Content& content) {
     content.wire_size = end - begin_ - stuffed_ + bare_lfs_ + (complete || empty ? 0 : 2);
     state_ = State::ended;
     switch (problem_) {
-        case Problem::none: break;
+        case Problem::none:
+            break;
         case Problem::bare_cr:
             return std::unexpected(error_at(problem_line_, problem_offset_,
                                             "a CR without LF; end every line with CRLF or LF"));
         case Problem::nul:
-            return std::unexpected(error_at(problem_line_, problem_offset_,
-                                            "a NUL; send binary data as base64"));
+            return std::unexpected(
+                error_at(problem_line_, problem_offset_, "a NUL; send binary data as base64"));
         case Problem::long_line:
             return std::unexpected(error_at(
                 problem_line_, problem_offset_,
                 "a line over 998 octets; encode the part as quoted-printable or base64, or set "
                 "[content] long_lines = \"send\""));
     }
-    if (empty) return std::unexpected(error_at(line_, begin_, "the message is empty; give it a header"));
+    if (empty)
+        return std::unexpected(error_at(line_, begin_, "the message is empty; give it a header"));
     if (max_size_ != 0 && content.wire_size > max_size_) {
-        return std::unexpected(error_at(
-            line_, begin_, fmt::format("the message has {} octets, {} are allowed; make it smaller",
-                                       content.wire_size, max_size_)));
+        return std::unexpected(
+            error_at(line_, begin_,
+                     fmt::format("the message has {} octets, {} are allowed; make it smaller",
+                                 content.wire_size, max_size_)));
     }
     return {};
 }

@@ -2,12 +2,9 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <unordered_set>
-
 #include "engine/core/address.h"
 #include "engine/core/limits.h"
-#include "queue/formats/address_list.h"
+#include "queue/formats/header_envelope.h"
 
 namespace postrider {
 namespace {
@@ -18,7 +15,8 @@ std::unexpected<Error> refuse(uint64_t line, uint64_t offset, std::string_view w
 
 uint64_t count_bare_lfs(std::string_view text) {
     uint64_t count = 0;
-    for (size_t i = 0; i < text.size(); ++i) count += text[i] == '\n' && (i == 0 || text[i - 1] != '\r');
+    for (size_t i = 0; i < text.size(); ++i)
+        count += text[i] == '\n' && (i == 0 || text[i - 1] != '\r');
     return count;
 }
 
@@ -59,15 +57,18 @@ Result<void> EmlParser::on_block_line(const Line& line, bool& belongs) {
     if (!has_block_ && !opens) return {};
     if (line.too_long) {
         return refuse(line.number, line.offset,
-                      fmt::format("a line of the envelope over {} octets; shorten it", limits::kEnvelopeLine));
+                      fmt::format("a line of the envelope over {} octets; shorten it",
+                                  limits::kEnvelopeLine));
     }
     belongs = has_block_ = true;
     if (field.name == BlockName::receiver) {
-        return on_receiver({field.value, line.raw, line.offset + field.value_at, line.number}, field.value);
+        return on_receiver({field.value, line.raw, line.offset + field.value_at, line.number},
+                           field.value);
     }
     if (auto ok = fields_.take(field.name, field.value, envelope_); !ok) {
-        return refuse(line.number, line.offset,
-                      fmt::format("{}: {}", line.text.substr(0, line.text.find(':')), ok.error().text));
+        return refuse(
+            line.number, line.offset,
+            fmt::format("{}: {}", line.text.substr(0, line.text.find(':')), ok.error().text));
     }
     return {};
 }
@@ -75,14 +76,16 @@ Result<void> EmlParser::on_block_line(const Line& line, bool& belongs) {
 // `line.offset` is where `value` begins in the file.
 Result<void> EmlParser::on_receiver(const Line& line, std::string_view value) {
     if (++recipients_ > limits::kRecipientsPerMessage) {
-        return refuse(line.number, line.offset,
-                      fmt::format("over {} recipients; split the message", limits::kRecipientsPerMessage));
+        return refuse(
+            line.number, line.offset,
+            fmt::format("over {} recipients; split the message", limits::kRecipientsPerMessage));
     }
     const bool angles = value.size() >= 2 && value.front() == '<' && value.back() == '>';
     const std::string_view address = angles ? value.substr(1, value.size() - 2) : value;
     auto mailbox = parse_mailbox(address);
     if (!mailbox) {
-        handler_.on_refused_recipient(value, error_at(line.number, line.offset, mailbox.error().text));
+        handler_.on_refused_recipient(value,
+                                      error_at(line.number, line.offset, mailbox.error().text));
         return {};
     }
     envelope_.smtputf8 |= mailbox->needs_smtputf8;
@@ -109,78 +112,25 @@ Result<void> EmlParser::end_header() {
     state_ = State::body;
     if (const HeaderField* field = header_.x_receiver()) {
         return refuse(field->line, field->where.offset,
-                      "x-receiver in the header would show the recipients; put it into the first lines of the "
+                      "x-receiver in the header would show the recipients; put it into the first "
+                      "lines of the "
                       "file, behind x-sender");
     }
     if (has_block_) return {};
     if (header_.too_large()) {
-        return refuse(1, 0,
-                      fmt::format("the address fields are over {} octets; put an envelope block in front "
-                                  "(x-sender, x-receiver)",
-                                  limits::kHeaderForAddresses));
+        return refuse(
+            1, 0,
+            fmt::format("the address fields are over {} octets; put an envelope block in front "
+                        "(x-sender, x-receiver)",
+                        limits::kHeaderForAddresses));
     }
     for (const HeaderField& field : header_.fields()) {
-        if (field.name != FieldName::bcc && field.name != FieldName::return_path) continue;
+        if (!is_removed_field(field.name)) continue;
         content_.removed.push_back(field.where);
     }
-    if (auto ok = take_sender(); !ok) return ok;
-    take_recipients();
+    if (auto ok = read_header_sender(header_, envelope_); !ok) return ok;
+    recipients_ = read_header_recipients(header_, handler_, envelope_);
     return {};
-}
-
-// Return-Path, Sender, From: the first of them that is there decides.
-Result<void> EmlParser::take_sender() {
-    for (const FieldName name : {FieldName::return_path, FieldName::sender, FieldName::from}) {
-        const auto& fields = header_.fields();
-        const auto field = std::ranges::find(fields, name, &HeaderField::name);
-        if (field == fields.end()) continue;
-        const std::string_view body = header_.body(*field);
-        size_t at = 0;
-        ListedAddress listed;
-        const bool any = next_address(body, at, listed);
-        if (any && listed.is_null && name == FieldName::return_path) return {};
-        auto plain = any ? plain_addr_spec(listed.raw, envelope_.sender)
-                         : Result<void>(fail("no address; give one"));
-        if (plain) {
-            auto mailbox = parse_mailbox(envelope_.sender);
-            if (mailbox) {
-                envelope_.smtputf8 |= mailbox->needs_smtputf8;
-                return {};
-            }
-            plain = std::unexpected(std::move(mailbox.error()));
-        }
-        return refuse(field->line, field->where.offset,
-                      fmt::format("the sender cannot be read from this field: {}", plain.error().text));
-    }
-    return refuse(1, 0, "no sender; give an x-sender line, or Return-Path, Sender or From");
-}
-
-void EmlParser::take_recipients() {
-    std::unordered_set<std::string> known;  // one who stands in To and in Cc gets one message
-    std::string address, key;
-    for (const HeaderField& field : header_.fields()) {
-        if (field.name != FieldName::to && field.name != FieldName::cc && field.name != FieldName::bcc) continue;
-        const std::string_view body = header_.body(field);
-        const uint64_t body_offset = field.where.offset + field.body_at;
-        size_t at = 0;
-        ListedAddress listed;
-        while (next_address(body, at, listed)) {
-            const uint64_t offset = body_offset + static_cast<uint64_t>(listed.raw.data() - body.data());
-            ++recipients_;
-            auto plain = plain_addr_spec(listed.raw, address);
-            auto mailbox = plain ? parse_mailbox(address) : std::unexpected(std::move(plain.error()));
-            if (!mailbox) {
-                handler_.on_refused_recipient(
-                    listed.raw, error_at(field.line, offset, mailbox.error().text));
-                continue;
-            }
-            normalise_domain(mailbox->domain, key);
-            key.insert(0, address, 0, mailbox->local.size() + 1);
-            if (!known.insert(key).second) continue;
-            envelope_.smtputf8 |= mailbox->needs_smtputf8;
-            handler_.on_recipient({address, mailbox->domain, {}, Range{offset, listed.raw.size()}});
-        }
-    }
 }
 
 // Removed fields do not count for the size, nor for the line end of the last line.
@@ -188,7 +138,7 @@ Result<void> EmlParser::subtract_removed() {
     if (content_.removed.empty()) return {};
     const uint64_t end = content_.stored.offset + content_.stored.size;
     for (const HeaderField& field : header_.fields()) {
-        if (field.name != FieldName::bcc && field.name != FieldName::return_path) continue;
+        if (!is_removed_field(field.name)) continue;
         const std::string_view text = header_.text(field);
         content_.wire_size -= text.size() + count_bare_lfs(text);
         const bool unended = field.where.offset + field.where.size == end && text.back() != '\n';
@@ -196,14 +146,16 @@ Result<void> EmlParser::subtract_removed() {
     }
     content_.crlf_only = false;
     if (content_.wire_size == 0) {
-        return refuse(scan_.line(), end, "the message is empty; give it more than Bcc and Return-Path");
+        return refuse(scan_.line(), end,
+                      "the message is empty; give it more than Bcc and Return-Path");
     }
     return {};
 }
 
 Result<void> EmlParser::finish() {
     if (state_ == State::block) {
-        // The last line has no end: a line of the block all the same, or all there is of the message.
+        // The last line has no end: a line of the block all the same, or all there is of the
+        // message.
         const Line line = lines_.rest();
         bool belongs = false;
         if (auto ok = on_block_line(line, belongs); !ok) return ok;
@@ -221,8 +173,10 @@ Result<void> EmlParser::finish() {
         return refuse(1, 0, "the envelope block has no x-sender; give one, <> for no sender");
     }
     if (recipients_ == 0) {
-        return refuse(1, 0, has_block_ ? "the envelope block has no x-receiver; give one for each recipient"
-                                       : "no recipient; give x-receiver lines, or To, Cc or Bcc");
+        return refuse(1, 0,
+                      has_block_
+                          ? "the envelope block has no x-receiver; give one for each recipient"
+                          : "no recipient; give x-receiver lines, or To, Cc or Bcc");
     }
     handler_.on_message(1, envelope_, content_);
     return {};

@@ -2,15 +2,17 @@
 //
 //   block (x-sender, x-receiver, ... as PowerMTA's pickup has them) -> header -> body
 //
-// Without a block the envelope is read from the header: recipients from To, Cc, Bcc (each address once),
-// the sender from Return-Path, Sender or From; Bcc and Return-Path are then left out of the content.
+// Without a block the envelope is read from the header: recipients from To, Cc, Bcc (each address
+// once), the sender from Return-Path, Sender or From; Bcc and Return-Path are then left out of the
+// content.
 //
-// Failure policy: whatever refuses the message refuses the file (feed() or finish() fails); a bad address
-// refuses its recipient alone. Nothing is acted upon until finish() has succeeded. on_message may come
-// without any on_recipient when every recipient was refused.
+// Failure policy: whatever refuses the message refuses the file (feed() or finish() fails); a bad
+// address refuses its recipient alone. Nothing is acted upon until finish() has succeeded.
+// on_message may come without any on_recipient when every recipient was refused.
 //
-// Memory: one line of the block (2048 octets); without a block the address fields, at most 1 MiB. Recipients
-// of a block stream. The same octets give the same calls, whenever the file is read again.
+// Memory: one line of the block (2048 octets); without a block the address fields, at most 1 MiB.
+// Recipients of a block stream. The same octets give the same calls, whenever the file is read
+// again.
 #pragma once
 
 #include <cstdint>
@@ -43,8 +45,6 @@ class EmlParser {
     Result<void> feed_message(const char* data, size_t size);
     void begin_message(uint64_t offset, uint64_t line);
     Result<void> end_header();
-    Result<void> take_sender();
-    void take_recipients();
     Result<void> subtract_removed();
 
     SpoolHandler& handler_;

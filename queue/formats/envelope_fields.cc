@@ -36,12 +36,14 @@ char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) :
 
 bool is_hex_upper(char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'F'); }
 
-// RFC 3461 4: xchar is any from "!" to "~" but "+" and "="; hexchar is "+" and two upper-case digits.
+// RFC 3461 4: xchar is any from "!" to "~" but "+" and "="; hexchar is "+" and two upper-case
+// digits.
 bool is_xtext(std::string_view text) {
     for (size_t i = 0; i < text.size(); ++i) {
         const char c = text[i];
         if (c == '+') {
-            if (i + 2 >= text.size() || !is_hex_upper(text[i + 1]) || !is_hex_upper(text[i + 2])) return false;
+            if (i + 2 >= text.size() || !is_hex_upper(text[i + 1]) || !is_hex_upper(text[i + 2]))
+                return false;
             i += 2;
         } else if (c < '!' || c > '~' || c == '=') {
             return false;
@@ -70,7 +72,8 @@ std::unexpected<Error> unknown_parameter(std::string_view command, std::string_v
                                          std::string_view known) {
     std::string shown;
     for (const char c : key.substr(0, 40)) shown += c >= 32 && c < 127 ? c : '?';
-    return fail(fmt::format("{} has the parameter \"{}\"; only {} are known", command, shown, known));
+    return fail(
+        fmt::format("{} has the parameter \"{}\"; only {} are known", command, shown, known));
 }
 
 bool is_notify(std::string_view value) {
@@ -89,7 +92,8 @@ bool is_notify(std::string_view value) {
 
 bool is_orcpt(std::string_view value) {
     const size_t semicolon = value.find(';');
-    if (semicolon == std::string_view::npos || semicolon == 0 || value.size() > kOrcpt) return false;
+    if (semicolon == std::string_view::npos || semicolon == 0 || value.size() > kOrcpt)
+        return false;
     for (const char c : value.substr(0, semicolon)) {
         const char l = lower(c);
         if (!(l >= 'a' && l <= 'z') && !(l >= '0' && l <= '9') && l != '-') return false;
@@ -137,12 +141,13 @@ bool parse_rfc3339(std::string_view text, int64_t& seconds) {
                                            std::chrono::month(static_cast<unsigned>(month)),
                                            std::chrono::day(static_cast<unsigned>(day))};
     if (!date.ok() || hour > 23 || minute > 59 || second > 60) return false;
-    seconds = int64_t{std::chrono::sys_days(date).time_since_epoch().count()} * 86'400 + hour * 3600 +
-              minute * 60 + second;
+    seconds = int64_t{std::chrono::sys_days(date).time_since_epoch().count()} * 86'400 +
+              hour * 3600 + minute * 60 + second;
     if (take_char(text, 'z')) return text.empty();
     const bool ahead = take_char(text, '+');
     if (!ahead && !take_char(text, '-')) return false;
-    if (!take_digits(text, 2, hour) || !take_char(text, ':') || !take_digits(text, 2, minute)) return false;
+    if (!take_digits(text, 2, hour) || !take_char(text, ':') || !take_digits(text, 2, minute))
+        return false;
     if (!text.empty() || hour > 23 || minute > 59) return false;
     seconds -= (ahead ? 1 : -1) * (hour * 3600 + minute * 60);
     return true;
@@ -194,8 +199,9 @@ BlockLine split_block_line(std::string_view line) {
 }
 
 bool may_open_data(BlockName name) {
-    return name == BlockName::campaign || name == BlockName::tenant || name == BlockName::priority ||
-           name == BlockName::pool || name == BlockName::virtual_mta || name == BlockName::not_before;
+    return name == BlockName::campaign || name == BlockName::tenant ||
+           name == BlockName::priority || name == BlockName::pool ||
+           name == BlockName::virtual_mta || name == BlockName::not_before;
 }
 
 Result<void> EnvelopeFields::take(BlockName name, std::string_view value, Envelope& envelope) {
@@ -204,11 +210,16 @@ Result<void> EnvelopeFields::take(BlockName name, std::string_view value, Envelo
     if (seen(name)) return fail("given twice; keep one of the lines");
     seen_ |= 1u << static_cast<unsigned>(name);
     switch (name) {
-        case BlockName::sender: return take_sender(value, envelope);
-        case BlockName::job: return take_label(value, envelope.job);
-        case BlockName::campaign: return take_label(value, envelope.campaign);
-        case BlockName::tenant: return take_label(value, envelope.tenant);
-        case BlockName::pool: return take_label(value, envelope.pool);
+        case BlockName::sender:
+            return take_sender(value, envelope);
+        case BlockName::job:
+            return take_label(value, envelope.job);
+        case BlockName::campaign:
+            return take_label(value, envelope.campaign);
+        case BlockName::tenant:
+            return take_label(value, envelope.tenant);
+        case BlockName::pool:
+            return take_label(value, envelope.pool);
         case BlockName::envid:
             if (auto ok = check_label(value); !ok) return ok;
             envelope.envid.clear();
@@ -230,7 +241,8 @@ Result<void> EnvelopeFields::take(BlockName name, std::string_view value, Envelo
         }
         case BlockName::none:
         case BlockName::receiver:
-        case BlockName::virtual_mta: break;
+        case BlockName::virtual_mta:
+            break;
     }
     return fail("no single-valued line");
 }
@@ -254,7 +266,8 @@ Result<void> take_mail_parameters(std::string_view parameters, Envelope& envelop
         } else if (equal_ignoring_case(key, "RET")) {
             bit = 8;
             const bool full = equal_ignoring_case(value, "FULL");
-            if (!full && !equal_ignoring_case(value, "HDRS")) return bad_value("RET", "FULL or HDRS");
+            if (!full && !equal_ignoring_case(value, "HDRS"))
+                return bad_value("RET", "FULL or HDRS");
             envelope.ret = full ? DsnReturn::full : DsnReturn::headers;
         } else if (equal_ignoring_case(key, "ENVID")) {
             bit = 16;
@@ -279,10 +292,12 @@ Result<void> check_rcpt_parameters(std::string_view parameters) {
         unsigned bit = 0;
         if (equal_ignoring_case(key, "NOTIFY")) {
             bit = 1;
-            if (!is_notify(value)) return bad_value("NOTIFY", "NEVER, or a list of SUCCESS, FAILURE, DELAY");
+            if (!is_notify(value))
+                return bad_value("NOTIFY", "NEVER, or a list of SUCCESS, FAILURE, DELAY");
         } else if (equal_ignoring_case(key, "ORCPT")) {
             bit = 2;
-            if (!is_orcpt(value)) return bad_value("ORCPT", "type;xtext, e.g. rfc822;a@b (RFC 3461 4.2)");
+            if (!is_orcpt(value))
+                return bad_value("ORCPT", "type;xtext, e.g. rfc822;a@b (RFC 3461 4.2)");
         } else {
             return unknown_parameter("RCPT", key, "NOTIFY and ORCPT");
         }

@@ -1,5 +1,5 @@
-// The words of an envelope: the `x-...` lines of the block and the parameters of MAIL and RCPT. Errors are
-// without a place; the parser that knows the line puts it in front.
+// The words of an envelope: the `x-...` lines of the block and the parameters of MAIL and RCPT.
+// Errors are without a place; the parser that knows the line puts it in front.
 #pragma once
 
 #include <cstdint>
@@ -12,11 +12,21 @@
 namespace postrider {
 
 enum class BlockName : uint8_t {
-    none, sender, receiver, envid, job, virtual_mta, campaign, tenant, priority, pool, not_before,
+    none,
+    sender,
+    receiver,
+    envid,
+    job,
+    virtual_mta,
+    campaign,
+    tenant,
+    priority,
+    pool,
+    not_before,
 };
 
-// "X-Campaign: spring" is {campaign, "spring"}; any other line is {none, ""}. White space around the value
-// is dropped.
+// "X-Campaign: spring" is {campaign, "spring"}; any other line is {none, ""}. White space around
+// the value is dropped.
 struct BlockLine {
     BlockName name = BlockName::none;
     std::string_view value;

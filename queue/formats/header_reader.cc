@@ -32,7 +32,8 @@ FieldName field_named(std::string_view name) {
         case 11:
             if (equal_ignoring_case(name, "return-path")) return FieldName::return_path;
             break;
-        default: break;
+        default:
+            break;
     }
     return FieldName::other;
 }
@@ -118,7 +119,8 @@ size_t HeaderReader::feed(const char* data, size_t size) {
         const auto* lf = static_cast<const char*>(std::memchr(data + i, '\n', size - i));
         const size_t end = lf != nullptr ? static_cast<size_t>(lf - data) + 1 : size;
         if (state_ == State::keep) {
-            const size_t room = limits::kHeaderForAddresses - std::min(kept_.size(), limits::kHeaderForAddresses);
+            const size_t room =
+                limits::kHeaderForAddresses - std::min(kept_.size(), limits::kHeaderForAddresses);
             too_large_ |= end - i > room;
             kept_.append(data + i, std::min(end - i, room));
         }

@@ -37,7 +37,8 @@ bool LineReader::next(const char*& p, const char* end, Line& line) {
     if (p == end) return false;
     const char* const start = p;
     // A line that is too long already is not searched to its end: a line may have gigabytes.
-    const size_t room = limits::kEnvelopeLine + 2 - std::min(carry_.size(), limits::kEnvelopeLine + 1);
+    const size_t room =
+        limits::kEnvelopeLine + 2 - std::min(carry_.size(), limits::kEnvelopeLine + 1);
     const size_t window = std::min(static_cast<size_t>(end - p), room);
     const auto* lf = static_cast<const char*>(std::memchr(p, '\n', window));
     if (lf == nullptr && window < room) {

@@ -1,5 +1,6 @@
-// Lines out of blocks that are cut anywhere. A line inside one block is seen where it lies; only one that
-// crosses a cut is copied. Bounded: a line over limits::kEnvelopeLine is handed over cut, as `too_long`.
+// Lines out of blocks that are cut anywhere. A line inside one block is seen where it lies; only
+// one that crosses a cut is copied. Bounded: a line over limits::kEnvelopeLine is handed over cut,
+// as `too_long`.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +22,8 @@ class LineReader {
   public:
     void reset(uint64_t offset = 0, uint64_t number = 1);
 
-    // True: `line` is filled and `p` stands behind it. False: all up to `end` is kept for the next block.
+    // True: `line` is filled and `p` stands behind it. False: all up to `end` is kept for the next
+    // block.
     bool next(const char*& p, const char* end, Line& line);
 
     // At the end of the file: the octets of an unfinished line, empty when there is none.
@@ -32,8 +34,8 @@ class LineReader {
   private:
     Line make(std::string_view raw, bool complete);
 
-    std::string carry_;          // the beginning of a line that the last block ended in
-    bool carry_used_ = false;    // `carry_` was handed out: it is dropped at the next call
+    std::string carry_;        // the beginning of a line that the last block ended in
+    bool carry_used_ = false;  // `carry_` was handed out: it is dropped at the next call
     uint64_t offset_ = 0;
     uint64_t number_ = 1;
 };

@@ -41,7 +41,8 @@ Result<void> parse_recipient_text(StoredForm form, std::string_view raw, Recipie
 
 Result<RecipientText> parse_recipient_text(StoredForm form, std::string_view raw) {
     RecipientText out;
-    if (auto ok = parse_recipient_text(form, raw, out); !ok) return std::unexpected(std::move(ok.error()));
+    if (auto ok = parse_recipient_text(form, raw, out); !ok)
+        return std::unexpected(std::move(ok.error()));
     return out;
 }
 

@@ -1,4 +1,5 @@
-// A queued recipient keeps no address text: it is read again from RecipientView::where when its turn comes.
+// A queued recipient keeps no address text: it is read again from RecipientView::where when its
+// turn comes.
 #pragma once
 
 #include <string>
@@ -18,8 +19,9 @@ struct RecipientText {
     size_t domain_at = 0;
 };
 
-// `raw` holds the octets of `where`: for .eml an addr-spec as it lies (comments and folds may stand in it),
-// for .bsmtp the argument of RCPT. An error means that the file is not what the intake read.
+// `raw` holds the octets of `where`: for .eml an addr-spec as it lies (comments and folds may stand
+// in it), for .bsmtp the argument of RCPT. An error means that the file is not what the intake
+// read.
 Result<void> parse_recipient_text(StoredForm form, std::string_view raw, RecipientText& out);
 Result<RecipientText> parse_recipient_text(StoredForm form, std::string_view raw);
 

@@ -1,19 +1,19 @@
 // Mailboxes and paths: RFC 5321 4.1.2, 4.5.3.1, RFC 6531; FAULTS 45, 49, 50.
-#include "engine/core/address.h"
-
 #include <gtest/gtest.h>
 
 #include <string>
+
+#include "engine/core/address.h"
 
 namespace postrider {
 namespace {
 
 TEST(Mailbox, PassesByteForByte) {
-    for (const std::string text : {
-             "a@b.test", "First.Last+tag@Sub.Example.TEST", "a@b", "x_y!#$%&'*/=?^`{|}~-@b-c.test",
-             "\"a b\"@x.test", "\"a@b\"@x.test", "\"\\\"q\\\\\"@x.test", "\"\"@x.test", "\"a>b\"@x.test",
-             "a@[192.0.2.1]", "a@[IPv6:2001:db8::1]", "a@[ipv6:::1]", "a@b.test.", "a@1.2.3.4",
-             "a@xn--mnchen-3ya.test"}) {
+    for (const std::string text :
+         {"a@b.test", "First.Last+tag@Sub.Example.TEST", "a@b", "x_y!#$%&'*/=?^`{|}~-@b-c.test",
+          "\"a b\"@x.test", "\"a@b\"@x.test", "\"\\\"q\\\\\"@x.test", "\"\"@x.test",
+          "\"a>b\"@x.test", "a@[192.0.2.1]", "a@[IPv6:2001:db8::1]", "a@[ipv6:::1]", "a@b.test.",
+          "a@1.2.3.4", "a@xn--mnchen-3ya.test"}) {
         const auto mailbox = parse_mailbox(text);
         ASSERT_TRUE(mailbox) << text << ": " << mailbox.error().text;
         EXPECT_EQ(std::string(mailbox->local) + "@" + std::string(mailbox->domain), text);
@@ -30,7 +30,8 @@ TEST(Mailbox, SplitsAtTheSeparatorNotAtAnAtInsideQuotes) {
 }
 
 TEST(Mailbox, MisplacedDotsOfTheLocalPartPassAsTheyAre) {
-    for (const std::string text : {".a@docomo.test", "a.@docomo.test", "a..b@docomo.test", ".@docomo.test"}) {
+    for (const std::string text :
+         {".a@docomo.test", "a.@docomo.test", "a..b@docomo.test", ".@docomo.test"}) {
         const auto mailbox = parse_mailbox(text);
         ASSERT_TRUE(mailbox) << text;
         EXPECT_EQ(mailbox->domain, "docomo.test");
@@ -38,12 +39,41 @@ TEST(Mailbox, MisplacedDotsOfTheLocalPartPassAsTheyAre) {
 }
 
 TEST(Mailbox, RefusesWhatTheGrammarDoesNotKnow) {
-    for (const std::string text :
-         {"", "a", "@b.test", "a@", "a@@b.test", "a b@c.test", "a@b c.test", "a@b..test", "a@.b.test", "a@.",
-          "a@-b.test", "a@b-.test", "a@b_c.test", "a@b.test..", "\"a@b.test", "\"a\"b@c.test", "a\"b\"@c.test",
-          "<a@b.test>", "a@b.test>", "a,b@c.test", "a(c)@b.test", "a@[192.0.2.256]", "a@[192.0.2]", "a@[",
-          "a@[]", "a@[IPv6:1.2.3.4]", "a@[IPv6:]", "a@[X-tag:1]", "a@[192.0.2.1].test", "\"a\\\"@x.test",
-          "a@b.test ", " a@b.test", "a;b@c.test", "a:b@c.test", "a\\b@c.test"}) {
+    for (const std::string text : {"",
+                                   "a",
+                                   "@b.test",
+                                   "a@",
+                                   "a@@b.test",
+                                   "a b@c.test",
+                                   "a@b c.test",
+                                   "a@b..test",
+                                   "a@.b.test",
+                                   "a@.",
+                                   "a@-b.test",
+                                   "a@b-.test",
+                                   "a@b_c.test",
+                                   "a@b.test..",
+                                   "\"a@b.test",
+                                   "\"a\"b@c.test",
+                                   "a\"b\"@c.test",
+                                   "<a@b.test>",
+                                   "a@b.test>",
+                                   "a,b@c.test",
+                                   "a(c)@b.test",
+                                   "a@[192.0.2.256]",
+                                   "a@[192.0.2]",
+                                   "a@[",
+                                   "a@[]",
+                                   "a@[IPv6:1.2.3.4]",
+                                   "a@[IPv6:]",
+                                   "a@[X-tag:1]",
+                                   "a@[192.0.2.1].test",
+                                   "\"a\\\"@x.test",
+                                   "a@b.test ",
+                                   " a@b.test",
+                                   "a;b@c.test",
+                                   "a:b@c.test",
+                                   "a\\b@c.test"}) {
         const auto mailbox = parse_mailbox(text);
         EXPECT_FALSE(mailbox) << text;
     }
@@ -58,15 +88,16 @@ TEST(Mailbox, RefusesControlsAnywhere) {
             text.insert(at, 1, c);
             const auto mailbox = parse_mailbox(text);
             ASSERT_FALSE(mailbox) << control << " at " << at;
-            for (const char shown : mailbox.error().text) EXPECT_GE(static_cast<unsigned char>(shown), 32);
+            for (const char shown : mailbox.error().text)
+                EXPECT_GE(static_cast<unsigned char>(shown), 32);
         }
     }
     EXPECT_FALSE(parse_mailbox("a\xc2\x85@b.test")) << "C1 controls end lines for some";
 }
 
 TEST(Mailbox, LimitsAre64And255) {
-    const std::string domain_255 =
-        std::string(63, 'a') + "." + std::string(63, 'b') + "." + std::string(63, 'c') + "." + std::string(63, 'd');
+    const std::string domain_255 = std::string(63, 'a') + "." + std::string(63, 'b') + "." +
+                                   std::string(63, 'c') + "." + std::string(63, 'd');
     ASSERT_EQ(domain_255.size(), 255u);
     EXPECT_TRUE(parse_mailbox(std::string(64, 'l') + "@b.test"));
     EXPECT_FALSE(parse_mailbox(std::string(65, 'l') + "@b.test"));
@@ -86,8 +117,9 @@ TEST(Mailbox, Utf8IsToldApart) {
     ASSERT_TRUE(domain);
     EXPECT_FALSE(domain->needs_smtputf8) << "an A-label will do";
     EXPECT_TRUE(domain->utf8_domain);
-    for (const std::string bad : {"\xff@b.test", "\xc0\xaf@b.test", "\xed\xa0\x80@b.test", "a@\xc3.test",
-                                  "\xf4\x90\x80\x80@b.test", "\xe2\x82@b.test", "\"\x80\"@b.test"}) {
+    for (const std::string bad :
+         {"\xff@b.test", "\xc0\xaf@b.test", "\xed\xa0\x80@b.test", "a@\xc3.test",
+          "\xf4\x90\x80\x80@b.test", "\xe2\x82@b.test", "\"\x80\"@b.test"}) {
         EXPECT_FALSE(parse_mailbox(bad)) << bad;
     }
 }
@@ -114,7 +146,8 @@ TEST(Path, SkipsASourceRoute) {
 }
 
 TEST(Path, RefusesWhatIsNotClosed) {
-    for (const std::string text : {"", "a@b.test", "<a@b.test", "<", "<a@b.test x>", "<\r\n>", "< >", "<a@b.test\r>"}) {
+    for (const std::string text :
+         {"", "a@b.test", "<a@b.test", "<", "<a@b.test x>", "<\r\n>", "< >", "<a@b.test\r>"}) {
         EXPECT_FALSE(parse_path(text)) << text;
     }
 }
@@ -129,7 +162,8 @@ TEST(Domain, NormalisesCaseAndOneDot) {
 
 TEST(Domain, ULabelsBecomeALabels) {
     EXPECT_EQ(domain_to_ascii("M\xc3\xbcnchen.Test.").value(), "xn--mnchen-3ya.test");
-    EXPECT_EQ(domain_to_ascii("fa\xc3\x9f.test").value(), "xn--fa-hia.test") << "IDNA 2008, not 2003";
+    EXPECT_EQ(domain_to_ascii("fa\xc3\x9f.test").value(), "xn--fa-hia.test")
+        << "IDNA 2008, not 2003";
     EXPECT_EQ(domain_to_ascii("Plain.Test.").value(), "plain.test");
     EXPECT_FALSE(domain_to_ascii("\xff.test"));
     EXPECT_FALSE(domain_to_ascii("\xe2\x80\x8b.test"));

@@ -1,5 +1,5 @@
-// A SpoolHandler that writes down everything it is told, so that two parses can be compared as text; and
-// the one way in which the tests feed a parser.
+// A SpoolHandler that writes down everything it is told, so that two parses can be compared as
+// text; and the one way in which the tests feed a parser.
 #pragma once
 
 #include <fmt/format.h>
@@ -28,12 +28,13 @@ struct Recorded {
 class Recorder : public SpoolHandler {
   public:
     void on_recipient(const RecipientView& recipient) override {
-        EXPECT_EQ(recipient.address.substr(recipient.address.size() - recipient.domain.size()), recipient.domain);
+        EXPECT_EQ(recipient.address.substr(recipient.address.size() - recipient.domain.size()),
+                  recipient.domain);
         open_.recipients.emplace_back(recipient.address);
         open_.dsn.emplace_back(recipient.dsn);
         open_.where.push_back(recipient.where);
-        log += fmt::format("rcpt {} {} {} {}+{}\n", recipient.address, recipient.domain, recipient.dsn,
-                           recipient.where.offset, recipient.where.size);
+        log += fmt::format("rcpt {} {} {} {}+{}\n", recipient.address, recipient.domain,
+                           recipient.dsn, recipient.where.offset, recipient.where.size);
     }
     void on_refused_recipient(std::string_view text, const Error& why) override {
         open_.refused_recipients.emplace_back(text);
@@ -43,8 +44,8 @@ class Recorder : public SpoolHandler {
         log += fmt::format("message {}\n", number);
         close(messages, number, envelope, content);
     }
-    void on_refused_message(uint32_t number, const Envelope& envelope, const Content& content, Range whole,
-                            const Error& why) override {
+    void on_refused_message(uint32_t number, const Envelope& envelope, const Content& content,
+                            Range whole, const Error& why) override {
         open_.whole = whole;
         open_.error = why.text;
         log += fmt::format("refused {} {}+{}: {}\n", number, whole.offset, whole.size, why.text);
@@ -60,23 +61,25 @@ class Recorder : public SpoolHandler {
         open_.number = number;
         open_.envelope = e;
         open_.content = c;
-        log += fmt::format("  <{}> {} {} {} {} {} {} {} {} {}\n", e.sender, e.envid, e.job, e.campaign, e.tenant,
-                           e.pool, static_cast<int>(e.priority), e.not_before_s, e.smtputf8,
-                           static_cast<int>(e.ret));
-        log += fmt::format("  {}+{} wire {} form {} {}{}{}\n", c.stored.offset, c.stored.size, c.wire_size,
-                           static_cast<int>(c.form), c.eight_bit ? "8" : "-", c.crlf_only ? "c" : "-",
-                           c.dots ? "." : "-");
-        for (const Range& range : c.removed) log += fmt::format("  removed {}+{}\n", range.offset, range.size);
+        log += fmt::format("  <{}> {} {} {} {} {} {} {} {} {}\n", e.sender, e.envid, e.job,
+                           e.campaign, e.tenant, e.pool, static_cast<int>(e.priority),
+                           e.not_before_s, e.smtputf8, static_cast<int>(e.ret));
+        log += fmt::format("  {}+{} wire {} form {} {}{}{}\n", c.stored.offset, c.stored.size,
+                           c.wire_size, static_cast<int>(c.form), c.eight_bit ? "8" : "-",
+                           c.crlf_only ? "c" : "-", c.dots ? "." : "-");
+        for (const Range& range : c.removed)
+            log += fmt::format("  removed {}+{}\n", range.offset, range.size);
         into.push_back(std::move(open_));
         open_ = Recorded{};
     }
     Recorded open_;
 };
 
-// Feeds `text` cut at `cuts` (ascending); each piece lies in memory of its own, so that a sanitizer sees a
-// parser that looks past it or keeps a view.
+// Feeds `text` cut at `cuts` (ascending); each piece lies in memory of its own, so that a sanitizer
+// sees a parser that looks past it or keeps a view.
 template <class Parser>
-Recorder parse(std::string_view text, const std::vector<size_t>& cuts = {}, const ContentRules& rules = {}) {
+Recorder parse(std::string_view text, const std::vector<size_t>& cuts = {},
+               const ContentRules& rules = {}) {
     Recorder recorder;
     Parser parser(recorder, rules);
     size_t at = 0;
@@ -94,7 +97,8 @@ Recorder parse(std::string_view text, const std::vector<size_t>& cuts = {}, cons
     return recorder;
 }
 
-// Any cut gives the same calls: whole, octet by octet, every single cut of a short text, and at random.
+// Any cut gives the same calls: whole, octet by octet, every single cut of a short text, and at
+// random.
 template <class Parser>
 Recorder parse_every_way(std::string_view text, const ContentRules& rules = {}) {
     Recorder whole = parse<Parser>(text, {}, rules);
@@ -119,8 +123,8 @@ inline std::string cut_out(std::string_view text, const Range& range) {
     return std::string(text.substr(range.offset, range.size));
 }
 
-// What a receiver gets of `content` by RFC 5321 4.5.2: kept octets, unstuffed, with CRLF line ends. Slow and
-// plain: what the parsers claim is measured against it.
+// What a receiver gets of `content` by RFC 5321 4.5.2: kept octets, unstuffed, with CRLF line ends.
+// Slow and plain: what the parsers claim is measured against it.
 inline std::string wire_form(std::string_view file, const Content& content) {
     std::string kept;
     uint64_t at = content.stored.offset;

@@ -1,6 +1,4 @@
 // The scanner against a plain oracle, octet by octet, over texts made to meet the kernel's edges.
-#include "queue/formats/content_scan.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -9,21 +7,23 @@
 #include <vector>
 
 #include "queue/formats/content_kernel.h"
+#include "queue/formats/content_scan.h"
 #include "queue/formats/envelope_fields.h"
 
 namespace postrider {
 namespace {
 
 struct Facts {
-    bool sound = true, ended = false, broken = false, eight_bit = false, dots = false, crlf_only = true;
+    bool sound = true, ended = false, broken = false, eight_bit = false, dots = false,
+         crlf_only = true;
     uint64_t wire_size = 0, stored = 0, taken = 0;
     bool operator==(const Facts&) const = default;
 };
 
 std::ostream& operator<<(std::ostream& out, const Facts& f) {
-    return out << "sound " << f.sound << " ended " << f.ended << " broken " << f.broken << " 8bit " << f.eight_bit
-               << " dots " << f.dots << " crlf " << f.crlf_only << " wire " << f.wire_size << " stored " << f.stored
-               << " taken " << f.taken;
+    return out << "sound " << f.sound << " ended " << f.ended << " broken " << f.broken << " 8bit "
+               << f.eight_bit << " dots " << f.dots << " crlf " << f.crlf_only << " wire "
+               << f.wire_size << " stored " << f.stored << " taken " << f.taken;
 }
 
 // Line by line at LF, as DESIGN 3.1 words it.
@@ -74,7 +74,8 @@ Facts scanned(const std::string& text, StoredForm form, const std::vector<size_t
     size_t at = 0;
     for (size_t k = 0; k <= cuts.size() && !scan.ended() && !scan.frame_broken(); ++k) {
         const size_t end = k < cuts.size() ? cuts[k] : text.size();
-        const std::vector<char> piece(text.begin() + static_cast<ptrdiff_t>(at), text.begin() + static_cast<ptrdiff_t>(end));
+        const std::vector<char> piece(text.begin() + static_cast<ptrdiff_t>(at),
+                                      text.begin() + static_cast<ptrdiff_t>(end));
         const size_t taken = scan.feed(piece.data(), piece.size());
         f.taken += taken;
         EXPECT_EQ(scan.offset(), kOffset + f.taken);
@@ -83,7 +84,8 @@ Facts scanned(const std::string& text, StoredForm form, const std::vector<size_t
     f.ended = scan.ended();
     f.broken = scan.frame_broken();
     const std::string seen = text.substr(0, f.taken);
-    EXPECT_EQ(scan.line(), 1u + static_cast<uint64_t>(std::ranges::count(seen, '\n')) - (f.broken ? 1 : 0));
+    EXPECT_EQ(scan.line(),
+              1u + static_cast<uint64_t>(std::ranges::count(seen, '\n')) - (f.broken ? 1 : 0));
     Content content;
     f.sound = scan.finish(content).has_value();
     f.eight_bit = content.eight_bit;
@@ -101,17 +103,36 @@ std::string random_text(std::mt19937_64& random) {
     const std::string end = random() % 2 == 0 ? "\r\n" : "\n";
     for (size_t i = 0; i < pieces; ++i) {
         switch (random() % 24) {
-            case 0: text += "\n"; break;
-            case 1: text += "\r\n"; break;
-            case 2: text += "."; break;
-            case 3: text += random() % 8 == 0 ? "\r" : ""; break;
-            case 4: text += random() % 8 == 0 ? std::string(1, '\0') : ""; break;
-            case 5: text += random() % 4 == 0 ? "\xe9" : ""; break;
-            case 6: text += end + "." + std::string(random() % 2, '.') + end; break;
-            case 7: text += std::string(990 + random() % 12, 'w'); break;
-            case 8: text += std::string(random() % 1000, 'v') + end; break;
+            case 0:
+                text += "\n";
+                break;
+            case 1:
+                text += "\r\n";
+                break;
+            case 2:
+                text += ".";
+                break;
+            case 3:
+                text += random() % 8 == 0 ? "\r" : "";
+                break;
+            case 4:
+                text += random() % 8 == 0 ? std::string(1, '\0') : "";
+                break;
+            case 5:
+                text += random() % 4 == 0 ? "\xe9" : "";
+                break;
+            case 6:
+                text += end + "." + std::string(random() % 2, '.') + end;
+                break;
+            case 7:
+                text += std::string(990 + random() % 12, 'w');
+                break;
+            case 8:
+                text += std::string(random() % 1000, 'v') + end;
+                break;
             default:
-                for (size_t k = random() % 12; k > 0; --k) text += std::string(random() % 90, 'x') + end;
+                for (size_t k = random() % 12; k > 0; --k)
+                    text += std::string(random() % 90, 'x') + end;
         }
     }
     return text;
@@ -121,7 +142,8 @@ TEST(ContentScan, AgreesWithThePlainOracleHoweverCut) {
     std::mt19937_64 random(20'260'101);
     for (int round = 0; round < 20'000; ++round) {
         const std::string text = random_text(random);
-        for (const StoredForm form : {StoredForm::plain, StoredForm::stuffed_crlf, StoredForm::stuffed_lf}) {
+        for (const StoredForm form :
+             {StoredForm::plain, StoredForm::stuffed_crlf, StoredForm::stuffed_lf}) {
             std::vector<size_t> cuts;
             if (round % 3 != 0) {
                 size_t at = 0;
@@ -146,9 +168,10 @@ TEST(ContentScan, LineLengthIsExactAtEveryPhaseOfTheKernel) {
     for (const std::string end : {"\r\n", "\n"}) {
         for (size_t before = 0; before < 300; ++before) {
             for (const size_t length : {997u, 998u, 999u}) {
-                const std::string text = std::string(before, 'a') + end + std::string(length, 'b') + end +
-                                         std::string(400, 'c') + end;
-                ASSERT_EQ(scanned(text, StoredForm::plain, {}).sound, length <= 998) << before << " " << length;
+                const std::string text = std::string(before, 'a') + end + std::string(length, 'b') +
+                                         end + std::string(400, 'c') + end;
+                ASSERT_EQ(scanned(text, StoredForm::plain, {}).sound, length <= 998)
+                    << before << " " << length;
             }
         }
     }
@@ -156,7 +179,8 @@ TEST(ContentScan, LineLengthIsExactAtEveryPhaseOfTheKernel) {
 
 TEST(ContentScan, FindsEveryForbiddenOctetAtEveryPhase) {
     std::string clean;
-    while (clean.size() < 1500) clean += "sixty-odd octets of ordinary text, as a newsletter has it, then a\r\n";
+    while (clean.size() < 1500)
+        clean += "sixty-odd octets of ordinary text, as a newsletter has it, then a\r\n";
     for (size_t at = 0; at < clean.size(); ++at) {
         if (clean[at] == '\r' || clean[at] == '\n' || (at > 0 && clean[at - 1] == '\r')) continue;
         for (const char c : {'\r', '\0', '\n', '\xff'}) {
@@ -177,8 +201,10 @@ TEST(ContentKernel, BothKindsAgree) {
         const std::string text = "\n" + random_text(random);
         const size_t run = random() % 6;
         for (const auto kind : {&ContentKernels::crlf, &ContentKernels::lf}) {
-            const CleanRun wide = (kAvx2ContentKernels.*kind)(text.data() + 1, text.size() - 1, run);
-            const CleanRun narrow = (kSseContentKernels.*kind)(text.data() + 1, text.size() - 1, run);
+            const CleanRun wide =
+                (kAvx2ContentKernels.*kind)(text.data() + 1, text.size() - 1, run);
+            const CleanRun narrow =
+                (kSseContentKernels.*kind)(text.data() + 1, text.size() - 1, run);
             ASSERT_EQ(wide.size, narrow.size) << testing::PrintToString(text);
             ASSERT_EQ(wide.lines, narrow.lines);
             ASSERT_EQ(wide.eight_bit, narrow.eight_bit);
@@ -193,8 +219,9 @@ TEST(ContentScan, TimesAreReadAsSecondsOrRfc3339) {
     EXPECT_EQ(parse_not_before("1795456800").value(), 1'795'456'800);
     EXPECT_EQ(parse_not_before("2026-11-23T19:00:00+01:00").value(), 1'795'456'800);
     EXPECT_EQ(parse_not_before("2026-11-23t12:30:00.25-05:30").value(), 1'795'456'800);
-    for (const auto* bad : {"", "-1", "12x", "2026-13-01T00:00:00Z", "2026-02-30T00:00:00Z", "2026-11-23", "2026-11-23T18:00:00",
-                            "2026-11-23T24:00:00Z", "2026-11-23T18:00:00Zx", "99999999999999999999", "253402300800"}) {
+    for (const auto* bad : {"", "-1", "12x", "2026-13-01T00:00:00Z", "2026-02-30T00:00:00Z",
+                            "2026-11-23", "2026-11-23T18:00:00", "2026-11-23T24:00:00Z",
+                            "2026-11-23T18:00:00Zx", "99999999999999999999", "253402300800"}) {
         EXPECT_FALSE(parse_not_before(bad)) << bad;
     }
 }

@@ -29,8 +29,10 @@ const std::string kBlock = "x-sender: s@a.test\r\nx-receiver: r@b.test\r\n";
 
 TEST(Eml, BlockOpensTheFile) {
     const std::string text =
-        "X-Sender: s@a.test\r\nx-receiver: r1@b.test\r\nX-RECEIVER:\t<\"r 2\"@c.test> \r\nx-envid: id=1\r\nx-job: j\r\n"
-        "x-virtual-mta: vm\r\nx-campaign: c\r\nx-tenant: t\r\nx-priority: high\r\nx-not-before: 1795456800\r\n"
+        "X-Sender: s@a.test\r\nx-receiver: r1@b.test\r\nX-RECEIVER:\t<\"r 2\"@c.test> \r\nx-envid: "
+        "id=1\r\nx-job: j\r\n"
+        "x-virtual-mta: vm\r\nx-campaign: c\r\nx-tenant: t\r\nx-priority: high\r\nx-not-before: "
+        "1795456800\r\n"
         "Subject: x\r\nX-Sender: stays\r\nBcc: stays@a.test\r\n\r\n.body\r\n";
     const Recorder r = eml(text);
     ASSERT_EQ(r.error, "");
@@ -54,7 +56,8 @@ TEST(Eml, BlockOpensTheFile) {
 
 TEST(Eml, TheFirstOtherLineIsTheMessages) {
     for (const std::string message :
-         {"Subject: x\r\n\r\nb\r\n", "\r\nbody at once\r\n", " folded?\r\nx\r\n", "x-unknown: y\r\n\r\nb\r\n", "no colon\r\n"}) {
+         {"Subject: x\r\n\r\nb\r\n", "\r\nbody at once\r\n", " folded?\r\nx\r\n",
+          "x-unknown: y\r\n\r\nb\r\n", "no colon\r\n"}) {
         const Recorder r = eml(kBlock + message);
         ASSERT_THAT(r.messages, SizeIs(1)) << r.error;
         EXPECT_EQ(cut_out(kBlock + message, r.messages[0].content.stored), message);
@@ -79,14 +82,17 @@ TEST(Eml, RefusesTheFileWithLineOffsetAndMending) {
     for (const auto& [text, why] : std::vector<std::pair<std::string, std::string>>{
              {"x-sender: s@a.test\r\nSubject: x\r\n", "no x-receiver"},
              {"x-receiver: r@b.test\r\nSubject: x\r\n", "no x-sender"},
-             {"x-sender: s@a.test\r\nx-sender: s@a.test\r\nx-receiver: r@b.test\r\nx\r\n", "line 2, offset 20: x-sender: given twice"},
+             {"x-sender: s@a.test\r\nx-sender: s@a.test\r\nx-receiver: r@b.test\r\nx\r\n",
+              "line 2, offset 20: x-sender: given twice"},
              {"x-sender: nobody\r\nx-receiver: r@b.test\r\nx\r\n", "line 1, offset 0: x-sender: "},
              {kBlock + "x-priority: soon\r\nx\r\n", "line 3, offset 42: x-priority: "},
              {kBlock, "the message is empty"},
              {"x-sender: s@a.test\r\nx-receiver: r@b.test", "the message is empty"},
              {"", "the message is empty"},
-             {kBlock + "Subject: x\r\nX-Receiver: hidden@b.test\r\n\r\nb\r\n", "line 4, offset 54: x-receiver in the header"},
-             {"From: s@a.test\nTo: r@b.test\nx-receiver: hidden@b.test\n\nb\n", "line 3, offset 28: x-receiver in the header"},
+             {kBlock + "Subject: x\r\nX-Receiver: hidden@b.test\r\n\r\nb\r\n",
+              "line 4, offset 54: x-receiver in the header"},
+             {"From: s@a.test\nTo: r@b.test\nx-receiver: hidden@b.test\n\nb\n",
+              "line 3, offset 28: x-receiver in the header"},
              {"From: s@a.test\nTo: r@b.test\n\nbare\rcr\n", "line 4, offset 33: a CR without LF"},
              {"From: s@a.test\nTo: r@b.test\n\nends in cr\r", "a CR without LF"},
              {kBlock + std::string("a\0b\n", 4), "line 3, offset 43: a NUL"},
@@ -94,7 +100,8 @@ TEST(Eml, RefusesTheFileWithLineOffsetAndMending) {
              {"Subject: x\r\n\r\nb\r\n", "no sender"},
              {"From: s@a.test\r\n\r\nb\r\n", "no recipient"},
              {"From: s@a.test\r\nTo: undisclosed-recipients:;\r\n\r\nb\r\n", "no recipient"},
-             {"From: nobody\r\nTo: r@b.test\r\n\r\nb\r\n", "line 1, offset 0: the sender cannot be read"},
+             {"From: nobody\r\nTo: r@b.test\r\n\r\nb\r\n",
+              "line 1, offset 0: the sender cannot be read"},
              {"x-sender: " + std::string(2100, 'x') + "\r\n", "over 2048 octets"}}) {
         const Recorder r = eml(text);
         EXPECT_THAT(r.error, HasSubstr(why)) << text;
@@ -109,7 +116,9 @@ TEST(Eml, XReceiverInTheBodyIsText) {
 }
 
 TEST(Eml, ABadReceiverIsRefusedAlone) {
-    const Recorder r = eml("x-sender: s@a.test\nx-receiver: bad\nx-receiver: a..b.@docomo.test\nx-receiver:\nSubject: x\n");
+    const Recorder r =
+        eml("x-sender: s@a.test\nx-receiver: bad\nx-receiver: "
+            "a..b.@docomo.test\nx-receiver:\nSubject: x\n");
     ASSERT_THAT(r.messages, SizeIs(1)) << r.error;
     EXPECT_THAT(r.messages[0].recipients, ElementsAre("a..b.@docomo.test"));
     EXPECT_THAT(r.messages[0].refused_recipients, ElementsAre("bad", ""));
@@ -118,18 +127,20 @@ TEST(Eml, ABadReceiverIsRefusedAlone) {
 TEST(Eml, RecipientsFromTheHeader) {
     const std::string text =
         "Return-Path: <bounce@a.test>\r\nFrom: \"Sender, The\" <s@a.test>\r\n"
-        "To: Plain@b.test, \"Doe, John\" <john@b.test>,\r\n\t=?utf-8?Q?J=C3=BCrgen?= <j@c.test> (a, comment),,\r\n"
+        "To: Plain@b.test, \"Doe, John\" <john@b.test>,\r\n\t=?utf-8?Q?J=C3=BCrgen?= <j@c.test> "
+        "(a, comment),,\r\n"
         " Group: g1@d.test, \"G; 2\" <g2@d.test>;, <@route.test,@r2.test:routed@e.test>\r\n"
-        "CC: (before) spaced . out @ f . test (after), \"quoted @ local\"@g.test, john@B.TEST, lit@[192.0.2.1]\r\n"
+        "CC: (before) spaced . out @ f . test (after), \"quoted @ local\"@g.test, john@B.TEST, "
+        "lit@[192.0.2.1]\r\n"
         "bcc : hidden@h.test,\r\n hidden2@h.test\r\nSubject: x\r\n\r\nTo: not@this.test\r\n";
     const Recorder r = eml(text);
     ASSERT_THAT(r.messages, SizeIs(1)) << r.error;
     const Recorded& m = r.messages[0];
     EXPECT_EQ(m.envelope.sender, "bounce@a.test");
     EXPECT_THAT(m.recipients,
-                ElementsAre("Plain@b.test", "john@b.test", "j@c.test", "g1@d.test", "g2@d.test", "routed@e.test",
-                            "spaced.out@f.test", "\"quoted @ local\"@g.test", "lit@[192.0.2.1]", "hidden@h.test",
-                            "hidden2@h.test"));
+                ElementsAre("Plain@b.test", "john@b.test", "j@c.test", "g1@d.test", "g2@d.test",
+                            "routed@e.test", "spaced.out@f.test", "\"quoted @ local\"@g.test",
+                            "lit@[192.0.2.1]", "hidden@h.test", "hidden2@h.test"));
     EXPECT_THAT(m.refused_recipients, IsEmpty());
     ASSERT_THAT(m.content.removed, SizeIs(2));
     EXPECT_EQ(cut_out(text, m.content.removed[0]), "Return-Path: <bounce@a.test>\r\n");
@@ -139,15 +150,21 @@ TEST(Eml, RecipientsFromTheHeader) {
 }
 
 TEST(Eml, SenderByPrecedence) {
-    EXPECT_EQ(eml("From: f@a.test, f2@a.test\nSender: s@a.test\nTo: r@b.test\n").messages.at(0).envelope.sender, "s@a.test");
-    EXPECT_EQ(eml("From: f@a.test, f2@a.test\nTo: r@b.test\n").messages.at(0).envelope.sender, "f@a.test");
-    EXPECT_EQ(eml("From: f@a.test\nReturn-Path: <>\nTo: r@b.test\n").messages.at(0).envelope.sender, "");
+    EXPECT_EQ(eml("From: f@a.test, f2@a.test\nSender: s@a.test\nTo: r@b.test\n")
+                  .messages.at(0)
+                  .envelope.sender,
+              "s@a.test");
+    EXPECT_EQ(eml("From: f@a.test, f2@a.test\nTo: r@b.test\n").messages.at(0).envelope.sender,
+              "f@a.test");
+    EXPECT_EQ(eml("From: f@a.test\nReturn-Path: <>\nTo: r@b.test\n").messages.at(0).envelope.sender,
+              "");
     EXPECT_THAT(eml("From: <>\nTo: r@b.test\n").error, HasSubstr("sender"));
 }
 
 TEST(Eml, WrongElementsOfAListAreRefusedAlone) {
-    const Recorder r = eml(
-        "From: f@a.test\nTo: nobody, r@b.test, two words@b.test, <>, \"open\" <x@b.test> y, a@b..test,\n <unclosed@b.test\n\nb\n");
+    const Recorder r =
+        eml("From: f@a.test\nTo: nobody, r@b.test, two words@b.test, <>, \"open\" <x@b.test> y, "
+            "a@b..test,\n <unclosed@b.test\n\nb\n");
     ASSERT_THAT(r.messages, SizeIs(1)) << r.error;
     EXPECT_THAT(r.messages[0].recipients, ElementsAre("r@b.test", "x@b.test"));
     EXPECT_THAT(r.messages[0].refused_recipients,
@@ -155,7 +172,8 @@ TEST(Eml, WrongElementsOfAListAreRefusedAlone) {
 }
 
 TEST(Eml, UnclosedQuotesAndCommentsEndWithTheField) {
-    const Recorder r = eml("From: f@a.test\nTo: \"open <x@b.test>\nCc: (open y@b.test\nBcc: z@b.test\\\n\nb\n");
+    const Recorder r =
+        eml("From: f@a.test\nTo: \"open <x@b.test>\nCc: (open y@b.test\nBcc: z@b.test\\\n\nb\n");
     ASSERT_THAT(r.messages, SizeIs(1)) << r.error;
     EXPECT_THAT(r.messages[0].recipients, IsEmpty());
     EXPECT_THAT(r.messages[0].refused_recipients, SizeIs(2));
@@ -163,12 +181,14 @@ TEST(Eml, UnclosedQuotesAndCommentsEndWithTheField) {
 
 TEST(Eml, BccIsRemovedWhereverItStands) {
     for (const std::string text :
-         {"Bcc: h@b.test\nFrom: f@a.test\nSubject: x\n\nb\n", "From: f@a.test\nBcc: h@b.test\nBCC: h2@b.test\n\nb\n",
-          "From: f@a.test\nBcc: h@b.test", "From: f@a.test\r\nBcc: h@b.test\r\n\th2@b.test", "From: f@a.test\nBcc:\n h@b.test\n",
+         {"Bcc: h@b.test\nFrom: f@a.test\nSubject: x\n\nb\n",
+          "From: f@a.test\nBcc: h@b.test\nBCC: h2@b.test\n\nb\n", "From: f@a.test\nBcc: h@b.test",
+          "From: f@a.test\r\nBcc: h@b.test\r\n\th2@b.test", "From: f@a.test\nBcc:\n h@b.test\n",
           "From: f@a.test\nTo: t@b.test\nBcc:\nSubject: x\n\nb"}) {
         const Recorder r = eml(text);
         ASSERT_THAT(r.messages, SizeIs(1)) << text << r.error;
-        EXPECT_THAT(wire_form(text, r.messages[0].content), testing::Not(HasSubstr("h@b.test"))) << text;
+        EXPECT_THAT(wire_form(text, r.messages[0].content), testing::Not(HasSubstr("h@b.test")))
+            << text;
     }
     EXPECT_THAT(eml("Return-Path: <f@a.test>\nBcc: h@b.test\n").error, HasSubstr("empty"));
 }
@@ -180,7 +200,8 @@ TEST(Eml, LineEndsMayBeMixedAndTheLastMissing) {
     EXPECT_EQ(wire_form(text, r.messages[0].content), "Subject: x\r\n\r\na\r\n.b\r\nc\r\n");
     EXPECT_FALSE(r.messages[0].content.crlf_only);
     EXPECT_TRUE(r.messages[0].content.dots);
-    EXPECT_TRUE(eml(kBlock + "Subject: x\r\n").messages.at(0).content.clean_for_data()) << "header only";
+    EXPECT_TRUE(eml(kBlock + "Subject: x\r\n").messages.at(0).content.clean_for_data())
+        << "header only";
     EXPECT_FALSE(eml(kBlock + "Subject: x").messages.at(0).content.crlf_only);
 }
 
