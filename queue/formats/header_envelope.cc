@@ -39,9 +39,8 @@ Result<void> read_header_sender(const HeaderReader& header, Envelope& envelope) 
             }
             plain = std::unexpected(std::move(mailbox.error()));
         }
-        return refuse(
-            field->line, field->where.offset,
-            fmt::format("the sender cannot be read from this field: {}", plain.error().text));
+        return refuse(*field, fmt::format("the sender cannot be read from this field: {}",
+                                          plain.error().text));
     }
     return fail(
         "line 1, offset 0: no sender; give an x-sender line, or Return-Path, Sender or From");
@@ -53,9 +52,9 @@ uint64_t read_header_recipients(const HeaderReader& header, SpoolHandler& handle
     std::unordered_set<std::string> known;  // one who stands in To and in Cc gets one message
     std::string address, key;
     for (const HeaderField& field : header.fields()) {
-        if (field.name != FieldName::to && field.name != FieldName::cc &&
-            field.name != FieldName::bcc)
-            continue;
+        const bool names_recipients = field.name == FieldName::to || field.name == FieldName::cc ||
+                                      field.name == FieldName::bcc;
+        if (!names_recipients) continue;
         const std::string_view body = header.body(field);
         const uint64_t body_offset = field.where.offset + field.body_at;
         size_t at = 0;
