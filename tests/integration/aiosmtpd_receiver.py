@@ -46,7 +46,7 @@ class Store:
         self.stored += 1
         path = self.folder / f"{self.stored:08}.eml"
         path.write_bytes(envelope.original_content)
-        description = {"sender": envelope.mail_from, "recipients": envelope.rcpt_tos, "peer": session.peer[0],
+        description = {"sender": envelope.mail_from.removeprefix("<>"), "recipients": envelope.rcpt_tos, "peer": session.peer[0],
                        "mail_options": envelope.mail_options, "tls": session.ssl is not None, "helo": session.host_name}
         # Renamed into place, so that a reader never sees half of it.
         temporary = path.with_suffix(".part")

@@ -96,6 +96,7 @@ class Case(unittest.TestCase):
 
     def setUp(self):
         self.assertTrue(RECEIVERS.is_dir(), f"{RECEIVERS} is missing: run tools/setup")
+        self.assertTrue(PROGRAM.exists(), f"{PROGRAM} is missing: run tools/build")
         self.problems_before = self.problems()
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="postrider-"))
         os.chmod(self.folder, 0o755)  # receivers drop to users of their own

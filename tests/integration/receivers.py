@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import pwd
+import re
 import shutil
 
 import harness
@@ -32,8 +33,10 @@ class Receiver:
         found = []
         for path in sorted(self.maildir.rglob("new/*")):
             stored = path.read_bytes()
-            found.append(([line.split(b": ", 1)[1].strip().decode() for line in stored.split(b"\n\n", 1)[0].split(b"\n")
-                           if line.lower().startswith(self.recipient_header)], stored))
+            header = re.sub(rb"\n[ \t]+", b" ", stored.split(b"\n\n", 1)[0])
+            named = [line.split(b":", 1)[1].decode() for line in header.split(b"\n")
+                     if line.lower().startswith(self.recipient_header)]
+            found.append(([r.strip() for line in named for r in line.split(",")], stored))
         return found
 
     @staticmethod

@@ -1,5 +1,7 @@
 """Each recipient has a fate of its own: mixed replies, greylisting, refusals, expiry (FAULTS 5-11, 90)."""
 
+import datetime
+
 import contents
 import harness
 import receivers
@@ -32,8 +34,7 @@ class FatesTest(harness.Case):
             "ok@aiosmtpd.test": ["Delivery"], "refused@aiosmtpd.test": ["Bounce"],
             "busy1@aiosmtpd.test": ["TransientFailure", "Delivery"]})
         stored = self.eventually(lambda: (m := self.exim.messages()) and m, "Exim has stored it")
-        self.assertEqual(sorted(r for rs, _ in stored for r in ", ".join(rs).split(", ")),
-                         ["ok@exim.test", "two@exim.test"])
+        self.assertEqual(sorted(r for rs, _ in stored for r in rs), ["ok@exim.test", "two@exim.test"])
         self.assertEqual(sorted(r for rs, _ in self.aiosmtpd.messages() for r in rs),
                          ["busy1@aiosmtpd.test", "ok@aiosmtpd.test"])
         for recipients, content in stored + self.aiosmtpd.messages():
@@ -104,7 +105,7 @@ class FatesTest(harness.Case):
         code, output = self.engine.run()
         self.assertEqual(code, 0, output)
         envelopes = self.aiosmtpd.envelopes()
-        self.assertEqual({e["sender"] or "" for e in envelopes}, {""})
+        self.assertEqual({e["sender"] for e in envelopes}, {""})
         delivered = {r for e in envelopes for r in e["recipients"]}
         self.assertLessEqual({'"a b"@aiosmtpd.test', "a+b=c@aiosmtpd.test"}, delivered)
         # Those aiosmtpd itself refuses must have been offered as written, and its answer logged.
@@ -113,5 +114,4 @@ class FatesTest(harness.Case):
 
 
 def seconds(record):
-    from datetime import datetime
-    return datetime.fromisoformat(record["event_time"].replace("Z", "+00:00")).timestamp()
+    return datetime.datetime.fromisoformat(record["event_time"].replace("Z", "+00:00")).timestamp()
