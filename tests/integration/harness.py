@@ -189,6 +189,7 @@ class Engine:
         self.spool = self.folder / "spool"
         self.log_file = self.folder / "delivery.jsonl"
         self.config = self.folder / "postrider.toml"
+        self.program = [PROGRAM]
         for name in ("tmp", "new"):
             (self.spool / name).mkdir(parents=True)
         self.write_config([f"{dns_address}:{dns_port}"], **settings)
@@ -231,8 +232,16 @@ max_age = "{max_age}"
             os.fsync(file.fileno())
         temporary.rename(self.spool / "new" / name)
 
+    def run_as(self, user):
+        """From now on the engine runs as another user and owns its folder; root only."""
+        program = self.folder / "postrider"
+        shutil.copy(PROGRAM, program)  # the checkout may be closed to that user
+        for path in [self.folder, *self.folder.rglob("*")]:
+            os.chown(path, user, user, follow_symlinks=False)
+        self.program = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--pdeathsig=TERM", program]
+
     def command(self, until_empty=True):
-        command = [PROGRAM, "run", "--config", self.config]
+        command = [*self.program, "run", "--config", self.config]
         if until_empty:
             command.append("--until-empty" if until_empty is True else f"--until-empty={until_empty}")
         return command

@@ -86,15 +86,17 @@ class SpoolTest(harness.Case):
         self.assertTrue(secret.exists(), "what a link points at is not touched")
 
     def test_unreadable(self):
-        if os.getuid() == 0:
-            self.skipTest("root reads everything")
+        """Without root, as in production: what the engine may not read is set aside."""
         self.good("closed.eml", "closed@aiosmtpd.test")
         os.chmod(self.new / "closed.eml", 0)
-        self.run_with_good_ones()
+        if os.getuid() == 0:
+            self.engine.run_as(65534)
+        delivered = self.run_with_good_ones()
+        self.assertEqual(delivered, {"first@aiosmtpd.test", "last@aiosmtpd.test"})
         self.assert_bad("closed.eml")
 
     def test_odd_names(self):
-        names = ["new\nline.eml", "umläut-日本.eml", "sp ace.eml", "x" * 251 + ".eml", "-rf.eml", "..two.eml"[2:]]
+        names = ["new\nline.eml", "umläut-日本.eml", "sp ace.eml", "x" * 251 + ".eml", "-rf.eml"]
         for number, name in enumerate(names):
             self.good(name, f"odd{number}@aiosmtpd.test")
         self.good(".hidden.eml", "hidden@aiosmtpd.test")
