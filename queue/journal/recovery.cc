@@ -93,12 +93,17 @@ Result<SegmentView> read_segment(int dir, const SegmentName& name, RecoveredStat
 Result<void> seal(int dir, const SegmentView& view) {
     auto fd = files::open_beneath(dir, segment_file_name(view.name), O_WRONLY | O_APPEND);
     if (!fd) return std::unexpected(fd.error());
-    char record[kRecordSizeMax];
-    const size_t size =
-        encode_mark(segment_seed(view.name), RecordKind::seal, view.intact_until, record);
+    char end[kSegmentHeaderSize + kRecordSizeMax];
+    size_t size = 0;
+    if (view.records_end == 0) {  // no record, perhaps not even its header
+        encode_header(view.name, 0, std::span<char, kSegmentHeaderSize>(end, kSegmentHeaderSize));
+        size = kSegmentHeaderSize;
+    }
+    size += encode_mark(segment_seed(view.name), RecordKind::seal, view.intact_until,
+                        RecordBuffer(end + size, kRecordSizeMax));
     Result<void> done;
     if (view.records_end < view.size) done = files::truncate(fd->get(), view.records_end);
-    if (done) done = files::write_all(fd->get(), record, size);
+    if (done) done = files::write_all(fd->get(), end, size);
     if (done) done = files::sync_data(fd->get());
     if (!done) return std::unexpected(in_segment(view.name, done.error()));
     return {};

@@ -1,0 +1,273 @@
+#include "queue/journal/journal.h"
+
+#include <sys/wait.h>
+
+#include <csignal>
+#include <set>
+
+#include "support.h"
+
+namespace postrider::testing {
+namespace {
+
+struct Fixture {
+    explicit Fixture(Journal::Options options, uint64_t sequence = 1) {
+        auto made = Journal::open(dir.fd(), 0, sequence, std::move(options));
+        EXPECT_TRUE(made) << made.error().text;
+        journal = std::move(*made);
+        commit = std::make_unique<GroupCommit>(*loop, GroupCommit::Options{.commit_ms = 0},
+                                               std::vector<CommitParticipant*>{journal.get()});
+        commit->on_failure([](const Error& error) { ADD_FAILURE() << error.text; });
+    }
+    void settle() {
+        commit->hurry();
+        ASSERT_TRUE(loop.run_until([&] { return commit->idle(); }));
+    }
+    // Everything that happens to a file of one recipient.
+    void life(FileId file, bool to_the_end) {
+        journal->claim({file, 1, 1, 1'700'000'000, SpoolForm::eml, "file.eml"});
+        journal->intent({file, 1, 0, 1});
+        if (!to_the_end) return;
+        journal->result({file, 1, 0, 1, RecordKind::delivered, 1'700'000'001, 0});
+        journal->file_done(file);
+    }
+
+    TempDir dir;
+    ShardLoop loop;
+    std::unique_ptr<Journal> journal;
+    std::unique_ptr<GroupCommit> commit;
+};
+
+constexpr Journal::Options small_segments() {
+    Journal::Options options;
+    options.segment_bytes = 16 << 10;
+    return options;
+}
+
+TEST(Journal, RecoveryFindsWhatWasRecordedOverManySegments) {
+    Fixture f(small_segments());
+    for (FileId file = 1; file <= 1000; ++file) {
+        f.life(file, file % 10 != 0);
+        if (file % 20 == 0) f.settle();
+    }
+    EXPECT_GT(f.journal->segments(), 5u);
+    RecoveryReport report;
+    const auto state = recover(f.dir, report);
+    EXPECT_EQ(report.damaged_stretches + report.torn_stretches, 0u);
+    ASSERT_EQ(state.files().size(), 1000u);
+    for (const auto& file : state.files()) {
+        EXPECT_EQ(file.done, file.id % 10 != 0);
+        EXPECT_EQ(file.name, "file.eml");
+        if (!file.done) {
+            ASSERT_EQ(file.count, 1u);
+            EXPECT_TRUE(state.recipients(file)[0].ambiguous());
+        }
+    }
+}
+
+TEST(Journal, ASegmentGoesWhenItsLastFileHasGone) {
+    Fixture f(small_segments());
+    for (FileId file = 1; file <= 1000; ++file) {
+        f.life(file, true);
+        if (file % 20 == 0) f.settle();
+    }
+    const size_t most = f.journal->segments();
+    for (FileId file = 1; file <= 1000; ++file)
+        if (file != 500) f.journal->forget(file);
+    EXPECT_LT(f.journal->segments(), most);
+    const size_t left = f.journal->segments();
+    EXPECT_LE(left, 3u) << "the one or two that speak of file 500, and the newest";
+    f.journal->forget(500);
+    EXPECT_EQ(f.journal->segments(), 1u);
+    EXPECT_LE(f.dir.files(), 2u) << "the newest, and the one made ahead";
+}
+
+TEST(Journal, FilesThatGoBeforeTheirSegmentIsFullLeaveNothingBehind) {
+    Fixture f(small_segments());
+    for (FileId file = 1; file <= 2000; ++file) {
+        f.life(file, true);
+        if (file % 20 == 0) f.settle();
+        if (file > 50) f.journal->forget(file - 50);
+    }
+    f.settle();
+    EXPECT_LE(f.journal->segments(), 3u);
+    EXPECT_LE(f.dir.files(), 4u);
+}
+
+TEST(Journal, CompactionCopiesWhatIsLiveAndDropsTheOldest) {
+    auto options = small_segments();
+    options.compact_above_bytes = 64 << 10;
+    options.compact_slice_bytes = 4 << 10;
+    Fixture f(options);
+    // One file in a hundred stays: every segment is kept alive by a few of them.
+    for (FileId file = 1; file <= 4000; ++file) {
+        f.life(file, file % 100 != 0);
+        if (file % 20 == 0) f.settle();
+        if (file > 20 && (file - 20) % 100 != 0) f.journal->forget(file - 20);
+    }
+    for (FileId file = 3981; file < 4000; ++file) f.journal->forget(file);
+    f.journal->file_done(1);
+    f.settle();
+    EXPECT_LE(f.journal->octets(), (64u << 10) + 2 * (16u << 10)) << f.journal->last_trouble().text;
+    EXPECT_EQ(f.journal->last_trouble().text, "");
+    RecoveryReport report;
+    const auto state = recover(f.dir, report);
+    EXPECT_EQ(report.damaged_stretches + report.torn_stretches, 0u);
+    for (FileId file = 100; file <= 4000; file += 100) {
+        const auto* found = state.find(file);
+        ASSERT_TRUE(found && found->claimed) << file;
+        ASSERT_EQ(found->count, 1u);
+        EXPECT_TRUE(state.recipients(*found)[0].ambiguous());
+    }
+}
+
+TEST(Journal, CompactionLeavesOutWhatAFinalResultOutranks) {
+    auto options = small_segments();
+    options.compact_above_bytes = 32 << 10;
+    options.undecided = [](FileId, uint32_t place, uint32_t) { return place != 1; };
+    Fixture f(options);
+    f.journal->claim({7, 1, 1, 1, SpoolForm::batch, "kept.bsmtp"});
+    for (uint32_t place : {1u, 2u}) {
+        f.journal->intent({7, place, 0, 1});
+        f.journal->result({7, place, 0, 1, RecordKind::deferred, 1, 2});
+    }
+    f.journal->result({7, 1, 0, 2, RecordKind::delivered, 3, 0});
+    for (FileId file = 100; file < 1500; ++file) {
+        f.life(file, true);
+        if (file % 20 == 0) f.settle();
+        f.journal->forget(file);
+    }
+    f.settle();
+    ASSERT_FALSE(std::filesystem::exists(f.dir / "0-1.log"));
+    RecoveryReport report;
+    const auto state = recover(f.dir, report);
+    const auto recipients = state.recipients(*state.find(7));
+    ASSERT_EQ(recipients.size(), 2u);
+    EXPECT_EQ(recipients[0].kind, RecordKind::delivered);
+    EXPECT_EQ(recipients[0].intent_attempt, 0) << "superseded";
+    EXPECT_EQ(recipients[1].kind, RecordKind::deferred);
+    EXPECT_EQ(recipients[1].intent_attempt, 1);
+}
+
+TEST(Journal, ASegmentThatCannotBeReadWholeIsNotDropped) {
+    auto options = small_segments();
+    options.compact_above_bytes = 32 << 10;
+    Fixture f(options);
+    f.journal->claim({7, 1, 1, 1, SpoolForm::eml, "kept.eml"});
+    f.settle();
+    std::string octets = read_file(f.dir / "0-1.log");
+    octets[kSegmentHeaderSize + 20] ^= 1;
+    write_file(f.dir / "0-1.log", octets);
+    for (FileId file = 100; file < 1500; ++file) {
+        f.life(file, true);
+        if (file % 20 == 0) f.settle();
+        f.journal->forget(file);
+    }
+    f.settle();
+    EXPECT_TRUE(std::filesystem::exists(f.dir / "0-1.log"));
+    EXPECT_NE(f.journal->last_trouble().text.find("0-1.log"), std::string::npos);
+    f.journal->forget(7);
+    EXPECT_FALSE(std::filesystem::exists(f.dir / "0-1.log"));
+}
+
+// After recovery: old segments of any shard are adopted, and go when the files they speak of have gone.
+TEST(Journal, AdoptedSegmentsGoWithTheirFiles) {
+    Fixture f(small_segments(), 10);
+    const SegmentName shard_3{3, 4}, shard_5{5, 9}, empty{6, 2};
+    write_file(f.dir / segment_file_name(shard_3),
+               segment_octets(shard_3, {claim_record(1, 1, "a"), claim_record(2, 1, "b")}));
+    write_file(f.dir / segment_file_name(shard_5),
+               segment_octets(shard_5, {fact(RecordKind::intent, 2, 1, 1, 1), fact(RecordKind::file_done, 1)}));
+    write_file(f.dir / segment_file_name(empty), segment_octets(empty, {}));
+    RecoveryReport report;
+    auto state = recover(f.dir, report);
+    EXPECT_EQ(state.next_sequence(), 11u);
+    state.forget(1);  // done before the crash, and its file has gone
+    for (auto& segment : state.take_segments())
+        if (segment.name.sequence != 10) f.journal->adopt(std::move(segment));
+    EXPECT_EQ(f.journal->segments(), 3u);
+    EXPECT_FALSE(std::filesystem::exists(f.dir / segment_file_name(empty)));
+    f.journal->forget(2);
+    EXPECT_EQ(f.journal->segments(), 1u);
+    EXPECT_FALSE(std::filesystem::exists(f.dir / segment_file_name(shard_3)));
+    EXPECT_FALSE(std::filesystem::exists(f.dir / segment_file_name(shard_5)));
+}
+
+TEST(Journal, ASegmentIsReservedWithoutGrowing) {
+    Journal::Options options;
+    options.segment_bytes = 8 << 20;
+    Fixture f(options);
+    struct stat st;
+    ASSERT_EQ(stat((f.dir / "0-1.log").c_str(), &st), 0);
+    EXPECT_EQ(static_cast<size_t>(st.st_size), kSegmentHeaderSize);
+    EXPECT_GE(st.st_blocks * 512, 8 << 20);
+}
+
+// FAULTS 91: the process is killed at any moment. What it was told to be durable is found; of what it had begun, all
+// intents whose turn was submitted.
+[[noreturn]] void run_until_killed(const TempDir& dir, uint64_t sequence, int reports) {
+    ShardLoop loop;
+    auto options = small_segments();
+    options.compact_above_bytes = 64 << 10;
+    auto journal = std::move(*Journal::open(dir.fd(), 0, sequence, options));
+    GroupCommit commit(*loop, {.commit_ms = 1}, {journal.get()});
+    commit.on_durable([&](std::span<const Release> releases) {
+        for (const auto& release : releases)
+            if (write(reports, &release, sizeof release) != sizeof release) _exit(1);
+    });
+    std::vector<Release> submitted;
+    loop->before_submit([&] {
+        for (const auto& intent : submitted)
+            if (write(reports, &intent, sizeof intent) != sizeof intent) _exit(1);
+        submitted.clear();
+    });
+    for (uint64_t file = sequence << 32;; ++file) {
+        journal->claim({file, 1, 1, 1, SpoolForm::eml, "x.eml"});
+        journal->intent({file, 1, 0, 1});
+        submitted.push_back({file, 0, 1});
+        if (file % 3 == 0) {
+            journal->result({file, 1, 0, 1, RecordKind::delivered, 1, 0});
+            commit.when_durable({file, 0, 2});
+        }
+        if (file % 5 == 0) loop.turn(1);
+    }
+}
+
+TEST(Journal, KilledAtAnyMomentNothingReportedIsMissing) {
+    TempDir dir;
+    std::set<uint64_t> intended, delivered;
+    std::mt19937 random(94);
+    uint64_t sequence = 1;
+    for (int round = 0; round < 12; ++round) {
+        int ends[2];
+        ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+        fcntl(ends[1], F_SETPIPE_SZ, 1 << 20);
+        const pid_t child = fork();
+        ASSERT_GE(child, 0);
+        if (child == 0) run_until_killed(dir, sequence, ends[1]);
+        close(ends[1]);
+        usleep(5000 + random() % 30'000);
+        ASSERT_EQ(kill(child, SIGKILL), 0);
+        ASSERT_EQ(waitpid(child, nullptr, 0), child);
+        Release release;
+        while (read(ends[0], &release, sizeof release) == sizeof release)
+            (release.kind == 1 ? intended : delivered).insert(release.a);
+        close(ends[0]);
+        RecoveryReport report;
+        const auto state = recover(dir, report);
+        EXPECT_EQ(report.damaged_stretches, 0u);
+        for (const uint64_t file : intended) {
+            const auto* found = state.find(file);
+            ASSERT_TRUE(found && found->count == 1) << file;
+            EXPECT_EQ(state.recipients(*found)[0].intent_attempt, 1);
+        }
+        for (const uint64_t file : delivered)
+            EXPECT_TRUE(state.recipients(*state.find(file))[0].final()) << file;
+        sequence = state.next_sequence();
+    }
+    EXPECT_GT(intended.size(), 100u);
+    EXPECT_GT(delivered.size(), 10u);
+}
+
+}  // namespace
+}  // namespace postrider::testing
