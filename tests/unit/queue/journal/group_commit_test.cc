@@ -94,20 +94,19 @@ TEST(GroupCommit, TheFirstAfterAPauseBeginsAtOnceTheNextByTimeOrByCount) {
     TempDir dir;
     ShardLoop loop;
     auto journal = open_journal(dir);
-    GroupCommit commit(*loop, {.commit_ms = 200, .commit_at = 3}, {journal.get()});
+    GroupCommit commit(*loop, {.commit_ms = 1000, .commit_at = 3}, {journal.get()});
     size_t released = 0;
     commit.on_durable([&](std::span<const Release> releases) { released += releases.size(); });
     const int64_t start_ms = loop->now_ms();
     commit.when_durable({});
     ASSERT_TRUE(loop.run_until([&] { return released == 1; }));
-    EXPECT_LT(loop->now_ms() - start_ms, 150);
+    EXPECT_LT(loop->now_ms() - start_ms, 900);
     for (int i = 0; i < 3; ++i) commit.when_durable({});  // by count
     ASSERT_TRUE(loop.run_until([&] { return released == 4; }));
-    EXPECT_LT(loop->now_ms() - start_ms, 190);
-    const int64_t second_ms = loop->now_ms();
+    EXPECT_LT(loop->now_ms() - start_ms, 1000);
     commit.when_durable({});  // by time, counted from the begin of the last
     ASSERT_TRUE(loop.run_until([&] { return released == 5; }));
-    EXPECT_GE(loop->now_ms() - second_ms, 100);
+    EXPECT_GE(loop->now_ms() - start_ms, 1000);
 }
 
 TEST(GroupCommit, ARecordWithoutAWaiterIsMadeDurableToo) {
