@@ -11,8 +11,8 @@ namespace postrider {
 // argv[0] is "gen". 0: done; 1: failed at run time; 2: usage. Errors are one line on stderr.
 int run_gen(int argc, char** argv);
 
-// The value of X-Canary for one recipient: 16 hexadecimal digits, hash64 of the address. A message
-// with several recipients carries one X-Canary field for each.
+// The value of X-Canary for one recipient: hash64 of the address in lower case as 16 hexadecimal
+// digits. A message with several recipients carries one X-Canary field for each.
 std::string canary(std::string_view recipient);
 
 }  // namespace postrider

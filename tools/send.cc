@@ -1,0 +1,346 @@
+// What is written is parsed by the engine's own parser on its way to the disk: a message that the
+// intake would refuse is refused here, while somebody reads the error.
+#include "tools/send.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "engine/config/config.h"
+#include "engine/core/address.h"
+#include "engine/core/limits.h"
+#include "queue/formats/address_list.h"
+#include "queue/formats/eml_parser.h"
+#include "queue/formats/envelope_fields.h"
+#include "queue/formats/header_envelope.h"
+#include "tools/spool_writer.h"
+
+namespace postrider {
+namespace {
+
+constexpr int kRuntime = 1, kUsage = 2;
+
+struct SendOptions {
+    std::vector<std::string> recipients, files, sendmail_options;
+    std::string sender, spool, config;
+    // Lines of the envelope block that come from options of the same name.
+    std::array<std::pair<const char*, std::string>, 7> fields = {{{"x-envid", {}},
+                                                                  {"x-job", {}},
+                                                                  {"x-campaign", {}},
+                                                                  {"x-tenant", {}},
+                                                                  {"x-priority", {}},
+                                                                  {"x-pool", {}},
+                                                                  {"x-not-before", {}}}};
+    bool sender_given = false, from_header = false, ignore_dots = false, json = false;
+};
+
+int report(int code, std::string_view text) {
+    fmt::print(stderr, "postrider send: {}\n", text);
+    return code;
+}
+
+bool has_line_octets(std::string_view text) {
+    return text.find_first_of(std::string_view("\r\n\0", 3)) != std::string_view::npos;
+}
+
+// FAULTS 49: a line end in an address would be a line of the envelope.
+Result<void> check_recipients(SendOptions& options) {
+    std::vector<std::string> plain;
+    for (const std::string& argument : options.recipients) {
+        if (has_line_octets(argument)) return fail("a recipient with CR, LF or NUL");
+        size_t at = 0;
+        ListedAddress listed;
+        bool any = false;
+        while (next_address(argument, at, listed)) {
+            std::string address;
+            if (auto ok = plain_addr_spec(listed.raw, address); !ok) return ok;
+            auto mailbox = parse_mailbox(address);
+            if (!mailbox) return std::unexpected(std::move(mailbox.error()));
+            plain.push_back(std::move(address));
+            any = true;
+        }
+        if (!any) return fail(fmt::format("\"{}\" is no recipient", argument));
+    }
+    options.recipients = std::move(plain);
+    return {};
+}
+
+Result<void> check_options(SendOptions& options) {
+    if (options.recipients.empty() && !options.from_header) {
+        return fail("no recipient; name one, or give -t to take them from To, Cc and Bcc");
+    }
+    if (auto ok = check_recipients(options); !ok) return ok;
+    if (options.sender == "<>") options.sender.clear();
+    if (options.sender.starts_with('<') && options.sender.ends_with('>')) {
+        options.sender = options.sender.substr(1, options.sender.size() - 2);
+    }
+    if (!options.sender.empty()) {
+        if (auto mailbox = parse_mailbox(options.sender); !mailbox)
+            return fail("-f: " + mailbox.error().text);
+    }
+    EnvelopeFields fields;
+    Envelope envelope;
+    for (const auto& [name, value] : options.fields) {
+        if (value.empty()) continue;
+        const std::string line = fmt::format("{}: {}", name, value);
+        if (has_line_octets(value)) return fail(fmt::format("--{}: CR, LF or NUL", name + 2));
+        const BlockLine split = split_block_line(line);
+        if (auto ok = fields.take(split.name, split.value, envelope); !ok) {
+            return fail(fmt::format("--{}: {}", name + 2, ok.error().text));
+        }
+    }
+    return {};
+}
+
+Result<void> find_spool(SendOptions& options) {
+    if (!options.spool.empty()) return {};
+    std::string file = options.config;
+    if (file.empty()) {
+        for (const char* path : {"./postrider.toml", "/etc/postrider/postrider.toml"}) {
+            if (!file.empty() || access(path, F_OK) != 0) continue;
+            file = path;
+        }
+    }
+    if (file.empty()) return fail("no spool: give --spool DIR or --config FILE");
+    LoadedConfig loaded = load_config(file);
+    for (const ConfigProblem& problem : loaded.problems) {
+        if (problem.severity == Severity::error) return fail(problem.to_string());
+    }
+    options.spool = loaded.config.server.spool;
+    return {};
+}
+
+// Recipients of a header, for -t.
+class HeaderRecipients : public SpoolHandler {
+  public:
+    explicit HeaderRecipients(std::vector<std::string>& into) : into_(into) {}
+    void on_recipient(const RecipientView& recipient) override {
+        into_.emplace_back(recipient.address);
+    }
+    void on_refused_recipient(std::string_view, const Error& why) override {
+        if (refused.empty()) refused = why.text;
+    }
+    void on_message(uint32_t, const Envelope&, const Content&) override {}
+    void on_refused_message(uint32_t, const Envelope&, const Content&, Range,
+                            const Error&) override {}
+
+    std::string refused;  // why the first one was
+
+  private:
+    std::vector<std::string>& into_;
+};
+
+// The intake's view of the file that is being written: its errors are what counts.
+class Rehearsal : public SpoolHandler {
+  public:
+    void on_recipient(const RecipientView&) override { ++recipients; }
+    void on_refused_recipient(std::string_view, const Error& why) override { refused = why.text; }
+    void on_message(uint32_t, const Envelope&, const Content&) override {}
+    void on_refused_message(uint32_t, const Envelope&, const Content&, Range,
+                            const Error&) override {}
+
+    uint64_t recipients = 0;
+    std::string refused;
+};
+
+// One message on its way from a descriptor into the spool.
+class Sending {
+  public:
+    Sending(const SendOptions& options, int from)
+        : options_(options), from_(from), parser_(rehearsal_, {}) {}
+
+    Result<void> run(const std::string& name);
+    uint64_t recipients() const { return rehearsal_.recipients; }
+    uint64_t size() const { return file_.size(); }
+
+  private:
+    Result<size_t> read_some();
+    Result<void> read_header();
+    Result<void> write(std::string_view octets);
+    Result<void> write_block();
+    void drop_removed_fields();
+
+    const SendOptions& options_;
+    int from_;
+    Rehearsal rehearsal_;
+    EmlParser parser_;
+    HeaderReader header_;
+    SpoolFile file_;
+    std::string head_;        // the header as it is sent, and what was read behind it
+    size_t header_size_ = 0;  // as it was read
+    std::vector<char> block_ = std::vector<char>(256 * 1024);
+};
+
+Result<size_t> Sending::read_some() {
+    while (true) {
+        const ssize_t got = read(from_, block_.data(), block_.size());
+        if (got >= 0) return static_cast<size_t>(got);
+        if (errno != EINTR) return fail_errno("read the message");
+    }
+}
+
+Result<void> Sending::read_header() {
+    header_.begin(0, 1, true);
+    while (!header_.ended()) {
+        auto got = read_some();
+        if (!got) return std::unexpected(std::move(got.error()));
+        if (*got == 0) break;
+        header_size_ += header_.feed(block_.data(), *got);
+        head_.append(block_.data(), *got);
+        if (header_size_ > limits::kHeaderForAddresses) {
+            return fail(fmt::format("the header is over {} octets; is it a message?",
+                                    limits::kHeaderForAddresses));
+        }
+    }
+    header_.finish();
+    drop_removed_fields();
+    // Right behind our block such a line would be taken for a part of it.
+    const std::string_view first = std::string_view(head_).substr(0, head_.find('\n'));
+    if (split_block_line(first).name != BlockName::none) {
+        return fail(
+            "line 1: the message begins with an x- line of an envelope; use the options of send "
+            "instead");
+    }
+    return {};
+}
+
+// Bcc and Return-Path stay behind, as when the engine reads an envelope from a header (RFC
+// 5321 7.2).
+void Sending::drop_removed_fields() {
+    const auto& fields = header_.fields();
+    for (auto field = fields.rbegin(); field != fields.rend(); ++field) {
+        if (is_removed_field(field->name)) head_.erase(field->where.offset, field->where.size);
+    }
+}
+
+Result<void> Sending::write(std::string_view octets) {
+    if (auto ok = parser_.feed(octets); !ok) return ok;
+    return file_.write(octets);
+}
+
+Result<void> Sending::write_block() {
+    Envelope envelope;
+    envelope.sender = options_.sender;
+    if (!options_.sender_given) {
+        auto sender = read_header_sender(header_, envelope);
+        if (!sender) return fail("no sender in the header; give one with -f");
+    }
+    std::vector<std::string> recipients = options_.recipients;
+    if (options_.from_header) {
+        HeaderRecipients found(recipients);
+        read_header_recipients(header_, found, envelope);
+        if (!found.refused.empty()) return fail(found.refused);
+        if (recipients.empty()) return fail("no recipient in To, Cc or Bcc; name one");
+    }
+    std::string block =
+        fmt::format("x-sender: {}\r\n", envelope.sender.empty() ? "<>" : envelope.sender);
+    for (const auto& [name, value] : options_.fields) {
+        if (!value.empty()) block += fmt::format("{}: {}\r\n", name, value);
+    }
+    for (const std::string& recipient : recipients)
+        block += fmt::format("x-receiver: {}\r\n", recipient);
+    return write(block);
+}
+
+Result<void> Sending::run(const std::string& name) {
+    if (auto ok = read_header(); !ok) return ok;
+    if (auto ok = file_.create(options_.spool, name); !ok) return ok;
+    if (auto ok = write_block(); !ok) return ok;
+    if (auto ok = write(head_); !ok) return ok;
+    while (true) {
+        auto got = read_some();
+        if (!got) return std::unexpected(std::move(got.error()));
+        if (*got == 0) break;
+        if (auto ok = write({block_.data(), *got}); !ok) return ok;
+    }
+    if (auto ok = parser_.finish(); !ok) return ok;
+    if (!rehearsal_.refused.empty()) return fail(rehearsal_.refused);
+    return file_.publish(true);
+}
+
+std::string file_name(size_t number) {
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    return fmt::format("{}.{}.{}.eml",
+                       std::chrono::duration_cast<std::chrono::nanoseconds>(now).count(), getpid(),
+                       number);
+}
+
+int send_one(const SendOptions& options, const std::string& path, size_t number) {
+    const bool standard_input = path.empty();
+    const int fd = standard_input ? STDIN_FILENO : open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return report(kRuntime, fail_errno("open " + path).error().text);
+    const std::string name = file_name(number);
+    Sending sending(options, fd);
+    const auto ok = sending.run(name);
+    if (!standard_input) close(fd);
+    if (!ok)
+        return report(kRuntime, standard_input ? ok.error().text : path + ": " + ok.error().text);
+    if (options.json) {
+        const nlohmann::json line = {
+            {"file", name}, {"recipients", sending.recipients()}, {"size", sending.size()}};
+        fmt::print("{}\n", line.dump());
+    } else {
+        fmt::print("{}\n", name);
+    }
+    return 0;
+}
+
+void declare(CLI::App& app, SendOptions& options) {
+    app.add_option("recipients", options.recipients, "addresses the message goes to");
+    app.add_flag("-t", options.from_header, "recipients from To, Cc and Bcc, besides those named");
+    app.add_option("-f,--sender", options.sender,
+                   "envelope sender, <> for none; default: from the header");
+    app.add_flag("-i", options.ignore_dots, "a line with a dot alone ends nothing: always so");
+    app.add_option("-o", options.sendmail_options, "sendmail's -oi: accepted, always so")
+        ->check(CLI::IsMember({"i"}))
+        ->allow_extra_args(false);
+    for (auto& [name, value] : options.fields) {
+        app.add_option(std::string("--") + (name + 2), value,
+                       std::string("the envelope's ") + name);
+    }
+    app.add_option("--eml", options.files,
+                   "message files; default: one message from standard input")
+        ->allow_extra_args(false);
+    app.add_option("--spool", options.spool, "the spool directory");
+    app.add_option("--config", options.config, "configuration that names the spool");
+    app.add_flag("--json", options.json, "one JSON object a message instead of its file name");
+    app.footer(
+        "Example:\n  postrider send --spool /var/spool/postrider -f news@example.com \\\n"
+        "      --campaign spring anna@example.net < message.eml\n"
+        "Exit codes: 0 all queued, 1 failed, 2 usage.");
+}
+
+}  // namespace
+
+int run_send(int argc, char** argv) {
+    SendOptions options;
+    CLI::App app("Puts messages into the spool, safely; prints the names of their files.",
+                 "postrider send");
+    declare(app, options);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        if (error.get_exit_code() == 0) return app.exit(error);
+        return report(kUsage, error.what());
+    }
+    options.sender_given = app.count("-f") > 0;
+    if (auto ok = check_options(options); !ok) return report(kUsage, ok.error().text);
+    if (auto ok = find_spool(options); !ok) return report(kUsage, ok.error().text);
+    if (auto ok = prepare_spool(options.spool); !ok) return report(kRuntime, ok.error().text);
+    if (options.files.empty()) return send_one(options, {}, 1);
+    for (size_t i = 0; i < options.files.size(); ++i) {
+        if (const int code = send_one(options, options.files[i], i + 1); code != 0) return code;
+    }
+    return 0;
+}
+
+}  // namespace postrider
