@@ -158,7 +158,10 @@ std::string_view Connection::input() const {
     return input_.view();
 }
 
-void Connection::consume(size_t size) { input_.consume(size); }
+void Connection::consume(size_t size) {
+    input_.consume(size);
+    if (input_.empty()) seen_ = received_;
+}
 
 void Connection::arm_receive() {
     receive_.in_flight = true;

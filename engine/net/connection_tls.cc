@@ -12,11 +12,13 @@ Task<TlsResult> Connection::start_tls(TlsContext& context, std::string host, int
     TlsResult result;
     if (!input_.empty() || unseen()) {
         result.error = "octets behind the reply that starts TLS";
+        tls_failed();
         co_return result;
     }
     auto engine = TlsEngine::make(context, host, peer_);
     if (!engine) {
         result.error = engine.error().text;
+        tls_failed();
         co_return result;
     }
     tls_ = std::move(*engine);
