@@ -76,7 +76,6 @@ void ReplyParser::start() {
     reply_.text.clear();
     line_.clear();
     total_ = 0;
-    cut_ = false;
     finished_ = false;
 }
 
@@ -102,18 +101,16 @@ ReplyParser::Progress ReplyParser::feed(std::string_view block) {
         total_ += size + (end != nullptr);
         if (end == nullptr) {
             line_.append(begin, std::min(size, limits::kReplyLine - line_.size()));
-            cut_ = true;
             continue;
         }
         std::string_view text(begin, std::min(size, limits::kReplyLine));
-        if (cut_) {
+        if (!line_.empty()) {  // it began in an earlier block
             line_.append(begin, std::min(size, limits::kReplyLine - line_.size()));
             text = line_;
         }
         if (text.ends_with('\r')) text.remove_suffix(1);  // RFC 5321 2.3.8; a bare LF ends a line too (FAULTS 20)
         const ReplyState state = line(text);
         line_.clear();
-        cut_ = false;
         if (state == ReplyState::bad) return bad(fault_, at);
         if (state == ReplyState::complete) {
             total_ = 0;

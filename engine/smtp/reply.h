@@ -74,8 +74,7 @@ class ReplyParser {
     Reply reply_;
     std::string line_;  // begin of a line that was cut by a block's end, at most limits::kReplyLine octets
     size_t total_ = 0;
-    bool cut_ = false;        // the line began in an earlier block
-    bool finished_ = false;   // reply_ was handed out
+    bool finished_ = false;  // reply_ was handed out
     ReplyFault fault_ = ReplyFault::none;
 };
 

@@ -305,6 +305,23 @@ TEST(Fault, Fault09AllRefusedButDataIsAnswered354) {
     }
 }
 
+TEST(Fault, Fault09TheReplyToTheLoneDotIsOutOfStep) {
+    Script(R"(
+        message 1 a@x.test
+        begin 1 group
+        > MAIL FROM:<s@sender.test>
+        > RCPT TO:<a@x.test>
+        > DATA
+        < 250 ok
+        < 550 5.1.1 no
+        < 354 go
+        > .
+        < 354 go on
+        = end_session
+        @ a@x.test bounced 550 5.1.1
+    )");
+}
+
 TEST(Fault, Fault10AllRefusedAndDataToo) {
     for (const char* data : {"503 5.5.1 RCPT first", "554 5.5.1 no valid recipients", "451 no"}) {
         Script(std::string(R"(
