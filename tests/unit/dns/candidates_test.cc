@@ -227,11 +227,11 @@ class CandidatesTaskTest : public CandidatesTest {
         Candidates result;
         Gate gate;
         spawn(gate, keep(std::make_shared<MailRoute>(route), result));
-        while (!gate.empty()) reactor->turn(TimerWheel::kNever);
+        while (!gate.empty()) reactor->turn(reactor->now_ns() + 5 * kNsPerMs);
         return result;
     }
     void finish() {
-        while (!resolver->background().empty()) reactor->turn(TimerWheel::kNever);
+        while (!resolver->background().empty()) reactor->turn(reactor->now_ns() + 5 * kNsPerMs);
     }
     MailExchange exchange{1};
     std::unique_ptr<Reactor> reactor = *Reactor::make(0, exchange, {.entries = 64, .receive_buffers = 8});

@@ -33,7 +33,7 @@ class ResolverFixture : public testing::Test {
         resolver = std::move(*made);
     }
     void run() {
-        while (!gate.empty()) reactor->turn(TimerWheel::kNever);
+        while (!gate.empty()) reactor->turn(reactor->now_ns() + 5 * kNsPerMs);
     }
     void run_for(DurationMs duration_ms) {
         const MonoNs until_ns = read_mono_clock() + duration_ms * kNsPerMs;
