@@ -6,12 +6,12 @@
 // * A line is written before the journal result it tells of, and synced before it in the same commit (group_commit.h):
 //   after a crash a line may repeat (same id, recipient, num_attempts), never be missing. If it cannot be written, the
 //   commit fails, and new work stops as for the journal.
-// * reopen() (SIGHUP): what is gathered and all that follows goes into a new file; the old one is closed when a commit has
-//   covered its last line. A log that cannot be opened again leaves the old one in use.
+// * reopen() (SIGHUP): what is gathered and all that follows goes into a new file; the old one is closed when a commit
+//   has covered its last line. A log that cannot be opened again leaves the old one in use.
 //
 // The fields, always present unless a condition is given:
-//   type, id, sender, recipient, queue, site, size, response{code, enhanced_code{class,subject,detail} or null, content,
-//   command or null}, peer_address{name,addr} or null, timestamp, created, event_time, num_attempts,
+//   type, id, sender, recipient, queue, site, size,
+//   response{code, enhanced_code{class,subject,detail} or null, content, command or null}, peer_address{name,addr} or null, timestamp, created, event_time, num_attempts,
 //   bounce_classification, egress_pool or null, egress_source or null, source_address{address} or null,
 //   delivery_protocol or null, tls_cipher and tls_protocol_version and session_id (when there are any),
 //   possible_duplicate (when true), meta{campaign, tenant, job, envid, file} (those that are not empty).
