@@ -304,6 +304,15 @@ Transaction::Step Transaction::break_session(Trouble trouble) {
     return Step::end_session;
 }
 
+void Transaction::settle_unbegun(const Outcome& outcome) {
+    POSTRIDER_CHECK(expect_ == Expect::nothing && !done_, "nothing was sent");
+    for (size_t i = 0; i < count_; ++i) {
+        recipients_[i].outcome = outcome;
+        recipients_[i].state = State::settled;
+    }
+    done_ = true;
+}
+
 void Transaction::on_session_lost(Trouble trouble, std::string_view detail) {
     if (done_) return;
     Verdict verdict = judge(trouble);

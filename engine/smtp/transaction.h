@@ -96,6 +96,9 @@ class Transaction {
     // judge(trouble). `detail`: what the system said, for the log; may be empty. No effect when done().
     void on_session_lost(Trouble trouble, std::string_view detail = {});
 
+    // Never begun: no host could be reached. Every recipient fares as `outcome` says.
+    void settle_unbegun(const Outcome& outcome);
+
     // Makes every recipient unsettled again, for another host or connection: only when all were requeued, or none of
     // the settled ones is worth recording (Scope::host with another MX left).
     void restart();
@@ -119,6 +122,13 @@ class Transaction {
     // Every recipient's fate, to be read once done(), until reset().
     const Outcome& outcome(size_t index) const { return recipients_[index].outcome; }
     size_t accepted() const { return accepted_; }  // RCPT answered 2xx
+    // The final reply may decide this recipient, which wants an intent before the last octet of content: RCPT was
+    // answered 2xx or, in a bdat flight, is not answered yet.
+    bool awaits_final(size_t index) const {
+        const Recipient& to = recipients_[index];
+        return to.state == State::accepted ||
+               (dialogue_ == Dialogue::bdat && to.sent && to.state == State::waiting);
+    }
 
   private:
     enum class State : uint8_t {

@@ -330,6 +330,46 @@ TEST(Bdat, ResetRefusedInFlight) {
     )");
 }
 
+// Whom an intent must name before the last octet goes out.
+TEST(Transaction, WhoAwaitsTheFinalReply) {
+    Transaction transaction;
+    transaction.set_message("s@sender.test", {});
+    for (const char* to : {"a@x.test", "b@x.test", "not a path"}) transaction.add_recipient(1, to);
+    Capabilities host;
+    host.pipelining = host.chunking = true;
+    const auto awaiting = [&] {
+        std::string who;
+        for (size_t i = 0; i < transaction.size(); ++i) who += transaction.awaits_final(i) ? '+' : '-';
+        return who;
+    };
+    std::string out;
+    transaction.begin(host, Dialogue::group, {}, out);
+    EXPECT_EQ(awaiting(), "---");
+    for (const char* reply : {"250 ok\r\n", "550 no\r\n", "250 ok\r\n", "354 go\r\n"})
+        transaction.on_reply(reply_of(reply), out);
+    EXPECT_EQ(awaiting(), "-+-");
+    transaction.restart();
+    transaction.begin(host, Dialogue::bdat, {}, out);
+    EXPECT_EQ(awaiting(), "++-") << "the content is behind the RCPTs, answered or not";
+    transaction.on_reply(reply_of("250 ok\r\n"), out);
+    transaction.on_reply(reply_of("550 no\r\n"), out);
+    EXPECT_EQ(awaiting(), "-+-");
+}
+
+TEST(Transaction, NeverBegunIsSettledAsTold) {
+    Transaction transaction;
+    transaction.set_message("s@sender.test", {});
+    transaction.add_recipient(1, "a@x.test");
+    Outcome outcome;
+    outcome.kind = OutcomeKind::transient;
+    outcome.text = "connection refused";
+    transaction.settle_unbegun(outcome);
+    transaction.on_session_lost(Trouble::lost);
+    EXPECT_TRUE(transaction.done());
+    EXPECT_EQ(transaction.outcome(0).kind, OutcomeKind::transient);
+    EXPECT_EQ(transaction.outcome(0).text, "connection refused");
+}
+
 TEST(Transaction, RepliesDueAreCounted) {
     Transaction transaction;
     transaction.set_message("s@sender.test", {});
