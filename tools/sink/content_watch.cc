@@ -3,6 +3,7 @@
 #include <wolfssl/options.h>
 #include <wolfssl/wolfcrypt/sha256.h>
 
+#include <charconv>
 #include <cstring>
 
 namespace postrider::sink {
@@ -10,6 +11,13 @@ namespace postrider::sink {
 namespace {
 
 constexpr size_t kFieldKept = 512;  // octets of a field's value that name a message
+constexpr size_t kCanariesKept = 1'000'000;
+
+uint64_t canary_value(std::string_view text) {
+    uint64_t value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, 16);
+    return text.size() == 16 && error == std::errc() && end == text.data() + 16 ? value : 0;
+}
 
 // The value behind "name:", blanks around it removed; false when the line is another field.
 bool field_value(std::string_view line, std::string_view name, std::string& value) {
@@ -45,7 +53,7 @@ void ContentWatch::reset() {
     line_.clear();
     message_id_.clear();
     x_seq_.clear();
-    x_canary_.clear();
+    canaries_.clear();
     folded_ = nullptr;
     kept_.clear();
     hex_.clear();
@@ -91,7 +99,8 @@ void ContentWatch::header_line(std::string_view line) {
         if (field_value(line, "message-id", message_id_)) folded_ = &message_id_;
     } else if ((line[0] | 0x20) == 'x') {
         if (field_value(line, "x-seq", x_seq_)) folded_ = &x_seq_;
-        else if (field_value(line, "x-canary", x_canary_)) folded_ = &x_canary_;
+        else if (canaries_.size() < kCanariesKept && field_value(line, "x-canary", canary_))
+            canaries_.push_back(canary_value(canary_));
     }
 }
 

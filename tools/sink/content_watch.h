@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace postrider::sink {
 
@@ -28,7 +29,8 @@ class ContentWatch {
     uint64_t size() const { return size_; }
     std::string_view message_id() const { return message_id_; }
     std::string_view x_seq() const { return x_seq_; }
-    std::string_view x_canary() const { return x_canary_; }
+    // Of each X-Canary field, the value in hexadecimal; what is no such number counts as 0.
+    const std::vector<uint64_t>& canaries() const { return canaries_; }
     std::string_view kept() const { return kept_; }
     std::string_view sha256() const { return hex_; }
     // Bare CR or LF, CR at the end: known with `hash` only (RFC 5321 2.3.8).
@@ -46,7 +48,8 @@ class ContentWatch {
     bool extra_;
     bool after_cr_ = false;
     std::string line_;  // a header line begun in an earlier piece
-    std::string message_id_, x_seq_, x_canary_;
+    std::string message_id_, x_seq_, canary_;
+    std::vector<uint64_t> canaries_;
     std::string* folded_ = nullptr;  // field whose value may go on in the next line
     std::string kept_, hex_;
     uint64_t bare_line_ends_ = 0;

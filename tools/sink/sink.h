@@ -22,6 +22,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -43,7 +44,8 @@ struct SinkTransaction {
     uint64_t refused_recipients = 0;
     uint64_t size = 0;               // octets of content, transparency dots removed
     bool bdat = false;               // content came by BDAT (RFC 3030)
-    std::string_view message_id, x_seq, x_canary;  // header values as received
+    std::string_view message_id, x_seq;  // header values as received
+    std::span<const uint64_t> canaries;  // of each X-Canary field
     std::string_view content;        // with SinkOptions::keep_content or `store`
     std::string_view sha256;         // hex, with SinkOptions::hash
     std::string_view verdict;        // the reply's first line, or "aborted"
@@ -86,7 +88,7 @@ struct SinkOptions {
     std::string counters_file;       // mapped counters for a watcher, layout in tally.h
     bool hash = false;               // SHA-256 of each content; bare CR and LF become violations
     bool keep_content = false;       // hand the content to the observer
-    bool check_canary = false;       // X-Canary must be hash64(lower-case recipient), 16 hex digits
+    bool check_canary = false;       // each recipient needs its X-Canary: hash64(lower case), 16 hex digits
     uint64_t expect = 0;             // see Sink::wait_expected
     uint64_t remember = 4'000'000;   // deliveries remembered to find duplicates, 16 bytes each
 

@@ -237,7 +237,7 @@ void SmtpMachine::tell(std::string_view verdict, bool accepted) {
     t.bdat = by_bdat_;
     t.message_id = content_.message_id();
     t.x_seq = content_.x_seq();
-    t.x_canary = content_.x_canary();
+    t.canaries = content_.canaries();
     t.content = content_.kept();
     t.sha256 = content_.sha256();
     t.verdict = verdict;

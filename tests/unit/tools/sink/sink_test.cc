@@ -67,10 +67,10 @@ TEST(Sink, CountsDeliveriesDuplicatesAndCanaries) {
     };
     client.send(transaction("One@d.test", "Message-ID: <1@x>\r\n" + canary("one@d.test")) +
                 transaction("one@D.test", "Message-ID: <1@x>\r\n" + canary("one@d.test")) +
-                transaction("two@d.test", "Message-ID: <1@x>\r\n" + canary("one@d.test")));
+                transaction("two@d.test", "Message-ID: <1@x>\r\nX-Canary: none\r\n" + canary("one@d.test")));
     client.lines(9);
     EXPECT_FALSE(sink->wait_expected(0));
-    client.send(transaction("two@d.test", "X-Seq: 7\r\nMessage-ID: <1@x>\r\n" + canary("two@d.test")));
+    client.send(transaction("two@d.test", "X-Seq: 7\r\nX-Canary: 1\r\n" + canary("two@d.test")));
     client.lines(3);
     EXPECT_TRUE(sink->wait_expected(5000));
     const SinkCounters counters = sink->counters();
