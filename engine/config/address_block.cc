@@ -48,8 +48,8 @@ Result<AddressBlock> AddressBlock::parse(std::string_view text) {
     for (size_t i = block.prefix_; i < bits; ++i) {
         masked.octets_[i / 8] &= static_cast<uint8_t>(~(0x80U >> (i % 8)));
     }
-    if (masked != block) return wrong("bits are set beyond the prefix: did you mean " +
-                                      masked.to_string() + "?");
+    if (masked != block)
+        return wrong("bits are set beyond the prefix: did you mean " + masked.to_string() + "?");
     return block;
 }
 

@@ -1,5 +1,6 @@
-// A block of IP addresses in CIDR form, for prohibited_hosts. IPv4 and IPv6 do not mix, except that an
-// IPv4-mapped IPv6 address (RFC 4291 2.5.5.2) is judged as the IPv4 address it stands for: otherwise
+// A block of IP addresses in CIDR form, for prohibited_hosts. IPv4 and IPv6 do not mix, except that
+// an IPv4-mapped IPv6 address (RFC 4291 2.5.5.2) is judged as the IPv4 address it stands for:
+// otherwise
 // ::ffff:127.0.0.1 would pass a ban of 127.0.0.0/8.
 #pragma once
 

@@ -56,7 +56,9 @@ class ConfigLoader {
   public:
     ConfigLoader(const std::string& path, const std::optional<std::string>& machine_name,
                  LoadedConfig& out)
-        : problems_(path, out.problems), machine_name_(machine_name), out_(out),
+        : problems_(path, out.problems),
+          machine_name_(machine_name),
+          out_(out),
           config_(out.config) {
         config_.file = path;
         std::error_code ignored;  // of absolute(): fails only when the working folder is gone
@@ -97,8 +99,9 @@ class ConfigLoader {
         reader.string("hostname", hostname);
         if (hostname == before || is_ehlo_name(hostname)) return;
         problems_.error(place_of(reader.find("hostname")->source()),
-                        reader.path_to("hostname") + ": \"" + hostname + "\" is no full host name, "
-                        "allowed: a name with a domain, such as \"mail.example.com\"");
+                        reader.path_to("hostname") + ": \"" + hostname +
+                            "\" is no full host name, "
+                            "allowed: a name with a domain, such as \"mail.example.com\"");
         hostname = before;
     }
 
@@ -138,8 +141,9 @@ class ConfigLoader {
             return;
         }
         problems_.error(place_of(reader.find("admin")->source()),
-                        "server.admin: \"" + admin + "\" is neither, allowed: an address with a "
-                        "port, such as \"127.0.0.1:8025\", or the path of a Unix socket");
+                        "server.admin: \"" + admin +
+                            "\" is neither, allowed: an address with a "
+                            "port, such as \"127.0.0.1:8025\", or the path of a Unix socket");
     }
 
     void read_small_tables(TableReader& root) {
@@ -149,8 +153,9 @@ class ConfigLoader {
                 if (is_endpoint(text, false)) {
                     config_.dns.servers.push_back(text);
                 } else {
-                    problems_.error(at, "dns.servers: \"" + text + "\" is no address, allowed: "
-                                        "\"192.0.2.1\", \"127.0.0.1:5353\", \"[::1]:53\"");
+                    problems_.error(at, "dns.servers: \"" + text +
+                                            "\" is no address, allowed: "
+                                            "\"192.0.2.1\", \"127.0.0.1:5353\", \"[::1]:53\"");
                 }
             }
         });
@@ -167,9 +172,9 @@ class ConfigLoader {
             reader.string("long_lines", value);
             config_.content.long_lines = value == "send" ? LongLines::send : LongLines::refuse;
             if (value != "send" && value != "refuse") {
-                problems_.error(place_of(reader.find("long_lines")->source()),
-                                "content.long_lines: is \"" + value +
-                                    "\", allowed: \"refuse\", \"send\"");
+                problems_.error(
+                    place_of(reader.find("long_lines")->source()),
+                    "content.long_lines: is \"" + value + "\", allowed: \"refuse\", \"send\"");
             }
         });
     }
@@ -184,8 +189,8 @@ class ConfigLoader {
                 if (auto block = AddressBlock::parse(text)) {
                     config_.smtp.prohibited_hosts.push_back(*block);
                 } else {
-                    problems_.error(at, "smtp.prohibited_hosts: \"" + text +
-                                            "\": " + block.error().text);
+                    problems_.error(
+                        at, "smtp.prohibited_hosts: \"" + text + "\": " + block.error().text);
                 }
             }
         });
@@ -243,8 +248,9 @@ class ConfigLoader {
         if (reader.find("name") == nullptr) {
             problems_.error(at, "source.name: is missing, allowed: a name such as \"ip-1\"");
         } else if (!known_sources_.insert(source.name).second) {
-            problems_.error(at, "source.name: \"" + source.name + "\" is used twice, allowed: "
-                                "a name of its own for each source");
+            problems_.error(at, "source.name: \"" + source.name +
+                                    "\" is used twice, allowed: "
+                                    "a name of its own for each source");
         }
         if (reader.find("address") == nullptr) {
             problems_.error(at, "source.address: is missing, allowed: an address of this machine");
@@ -286,8 +292,8 @@ class ConfigLoader {
 
 std::vector<AddressBlock> default_prohibited_hosts() {
     std::vector<AddressBlock> blocks;
-    for (const char* text : {"127.0.0.0/8", "::1/128", "0.0.0.0/8", "169.254.0.0/16", "fe80::/10",
-                             "224.0.0.0/4"}) {
+    for (const char* text :
+         {"127.0.0.0/8", "::1/128", "0.0.0.0/8", "169.254.0.0/16", "fe80::/10", "224.0.0.0/4"}) {
         blocks.push_back(*AddressBlock::parse(text));
     }
     return blocks;

@@ -1,8 +1,9 @@
-// postrider.toml: one file into one checked struct of plain members. load_config never throws and never exits:
-// it answers the configuration and every problem found, and the caller chooses what to do.
+// postrider.toml: one file into one checked struct of plain members. load_config never throws and
+// never exits: it answers the configuration and every problem found, and the caller chooses what to
+// do.
 //
-// Relative paths in the file (spool, log, shaping files, a Unix socket) count from the file's own folder,
-// and are absolute in the struct.
+// Relative paths in the file (spool, log, shaping files, a Unix socket) count from the file's own
+// folder, and are absolute in the struct.
 #pragma once
 
 #include <cstdint>
@@ -25,14 +26,16 @@ struct ServerConfig {
     std::string spool = "/var/spool/postrider";
     std::string log = "/var/log/postrider/delivery.jsonl";
     uint32_t shards = 0;  // 0: one per core
-    std::string admin;    // "127.0.0.1:8025", or the path of a Unix socket; default <spool>/admin.sock
+    std::string
+        admin;  // "127.0.0.1:8025", or the path of a Unix socket; default <spool>/admin.sock
     DurationMs shutdown_timeout_ms = 30'000;
 
     bool admin_is_tcp() const { return !admin.starts_with('/'); }
 };
 
 struct DnsConfig {
-    std::vector<std::string> servers;  // "127.0.0.1:5353", "[::1]:53", "192.0.2.1"; empty: the system's
+    std::vector<std::string>
+        servers;  // "127.0.0.1:5353", "[::1]:53", "192.0.2.1"; empty: the system's
 };
 
 struct SmtpConfig {
@@ -92,7 +95,8 @@ struct LoadedConfig {
 LoadedConfig load_config(const std::string& path,
                          const std::optional<std::string>& machine_name = std::nullopt);
 
-// A host name an EHLO may carry: letters, digits, hyphens, dots, at least one dot; or an address literal
+// A host name an EHLO may carry: letters, digits, hyphens, dots, at least one dot; or an address
+// literal
 // "[192.0.2.1]" (RFC 5321 4.1.3).
 bool is_ehlo_name(std::string_view name);
 

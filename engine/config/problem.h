@@ -1,5 +1,5 @@
-// What is wrong with a configuration file, said so that it can be mended: where, which key, what is allowed.
-// All problems of a file are collected; the caller prints them and chooses the exit code.
+// What is wrong with a configuration file, said so that it can be mended: where, which key, what is
+// allowed. All problems of a file are collected; the caller prints them and chooses the exit code.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,8 @@ struct ConfigProblem {
 
 bool has_errors(const std::vector<ConfigProblem>& problems);
 
-// The name in `known` that `name` was probably meant to be; empty when none is near (edit distance over a third).
+// The name in `known` that `name` was probably meant to be; empty when none is near (edit distance
+// over a third).
 std::string_view nearest_name(std::string_view name, const std::vector<std::string_view>& known);
 
 }  // namespace postrider

@@ -17,7 +17,9 @@ constexpr auto kPlainActions = std::to_array<std::string_view>(
 class AutomationReader {
   public:
     AutomationReader(const toml::table& table, const std::string& path, ProblemList& problems)
-        : reader_(table, path, problems), problems_(problems), path_(path),
+        : reader_(table, path, problems),
+          problems_(problems),
+          path_(path),
           at_(place_of(table.source())) {}
 
     AutomationRule read() {
@@ -115,18 +117,21 @@ class AutomationReader {
         if (node == nullptr) return;
         if (const auto* text = node->as_string(); text && text->get() == "Immediate") return;
         const auto* table = node->as_table();
-        const auto* threshold =
-            table != nullptr && table->size() == 1 ? table->get_as<std::string>("Threshold") : nullptr;
+        const auto* threshold = table != nullptr && table->size() == 1
+                                    ? table->get_as<std::string>("Threshold")
+                                    : nullptr;
         if (threshold == nullptr) {
             problems_.error(place_of(node->source()),
-                            path_ + ".trigger: is no trigger, allowed: \"Immediate\", "
-                                    "{Threshold=\"2/hr\"}");
+                            path_ +
+                                ".trigger: is no trigger, allowed: \"Immediate\", "
+                                "{Threshold=\"2/hr\"}");
             return;
         }
         if (const auto rate = parse_rate(threshold->get())) {
             rule_.threshold = *rate;
         } else {
-            problems_.error(place_of(threshold->source()), path_ + ".trigger: " + rate.error().text);
+            problems_.error(place_of(threshold->source()),
+                            path_ + ".trigger: " + rate.error().text);
         }
     }
 

@@ -1,5 +1,6 @@
-// Which blocks speak for a path, in which order. As in KumoMTA: default, providers, providers' sources, domain
-// blocks of the site, the domain's own block, their sources; the later wins, key by key.
+// Which blocks speak for a path, in which order. As in KumoMTA: default, providers, providers'
+// sources, domain blocks of the site, the domain's own block, their sources; the later wins, key by
+// key.
 #include "engine/config/shaping_config.h"
 
 #include <fmt/format.h>
@@ -12,8 +13,9 @@ namespace postrider {
 namespace {
 
 bool host_matches(const ProviderMatch& match, std::string_view host) {
-    return match.kind == ProviderMatch::Kind::mx_suffix ? host.ends_with(match.name)
-           : match.kind == ProviderMatch::Kind::host_name && host == match.name;
+    return match.kind == ProviderMatch::Kind::mx_suffix
+               ? host.ends_with(match.name)
+               : match.kind == ProviderMatch::Kind::host_name && host == match.name;
 }
 
 // Every MX host has to match: a domain that blends two providers belongs to neither.
@@ -68,20 +70,28 @@ ProviderShaping provider_limits(const ShapingBlock& provider, std::string_view s
 
 std::string_view to_string(TlsPolicy policy) {
     switch (policy) {
-        case TlsPolicy::Opportunistic: return "Opportunistic";
-        case TlsPolicy::OpportunisticInsecure: return "OpportunisticInsecure";
-        case TlsPolicy::Required: return "Required";
-        case TlsPolicy::RequiredInsecure: return "RequiredInsecure";
-        case TlsPolicy::Disabled: return "Disabled";
+        case TlsPolicy::Opportunistic:
+            return "Opportunistic";
+        case TlsPolicy::OpportunisticInsecure:
+            return "OpportunisticInsecure";
+        case TlsPolicy::Required:
+            return "Required";
+        case TlsPolicy::RequiredInsecure:
+            return "RequiredInsecure";
+        case TlsPolicy::Disabled:
+            return "Disabled";
     }
     return "";
 }
 
 std::string_view to_string(Pipelining pipelining) {
     switch (pipelining) {
-        case Pipelining::message: return "message";
-        case Pipelining::group: return "group";
-        case Pipelining::none: return "none";
+        case Pipelining::message:
+            return "message";
+        case Pipelining::group:
+            return "group";
+        case Pipelining::none:
+            return "none";
     }
     return "";
 }

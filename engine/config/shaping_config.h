@@ -1,10 +1,11 @@
-// shaping.toml: how fast and in which way each destination may be sent to. The schema is KumoMTA's, with keys of
-// ours besides (shaping_keys.cc has the one table of them).
+// shaping.toml: how fast and in which way each destination may be sent to. The schema is KumoMTA's,
+// with keys of ours besides (shaping_keys.cc has the one table of them).
 //
-// Blocks are kept merged by name: a later file's value replaces an earlier one's, key by key; `replace_base`
-// drops what earlier files said in that block. ShapingRules is pure: it resolves nothing. A domain block with
-// mx_rollup (the default) speaks for its whole site, so the engine looks the MX of rollup_domains() up and
-// tells the answer by set_site(); until then such a block speaks for its own domain only.
+// Blocks are kept merged by name: a later file's value replaces an earlier one's, key by key;
+// `replace_base` drops what earlier files said in that block. ShapingRules is pure: it resolves
+// nothing. A domain block with mx_rollup (the default) speaks for its whole site, so the engine
+// looks the MX of rollup_domains() up and tells the answer by set_site(); until then such a block
+// speaks for its own domain only.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +24,7 @@
 namespace postrider {
 
 enum class TlsPolicy : uint8_t {
-    Opportunistic,          // TLS if offered; the certificate is not judged unless a policy demands it
+    Opportunistic,  // TLS if offered; the certificate is not judged unless a policy demands it
     OpportunisticInsecure,  // the same, said explicitly
     Required,               // TLS with a certificate that names the host, or the message waits
     RequiredInsecure,       // TLS with any certificate, or the message waits
@@ -63,7 +64,8 @@ struct ShapingLine {
     std::string key, value, from;
 };
 
-// Every value for one path (source x site), and where it comes from. An optional without value: no limit.
+// Every value for one path (source x site), and where it comes from. An optional without value: no
+// limit.
 struct EffectiveShaping {
     // Per egress source, as in KumoMTA.
     Setting<uint32_t> connection_limit{32, {}};
@@ -111,10 +113,11 @@ struct SetConfigAction {
     std::string name, value;  // value as TOML text
 };
 
-// KumoMTA's automation: what to do when a reply matches. Kept as written; the patterns are not compiled here.
+// KumoMTA's automation: what to do when a reply matches. Kept as written; the patterns are not
+// compiled here.
 struct AutomationRule {
     std::vector<std::string> regex;
-    std::vector<std::string> action;  // "Suspend", "SetConfig", ...
+    std::vector<std::string> action;          // "Suspend", "SetConfig", ...
     std::vector<SetConfigAction> set_config;  // of each SetConfig, SetDomainConfig, in order
     std::optional<Rate> threshold;            // none: at the first match
     DurationMs duration_ms = 0;
@@ -128,8 +131,9 @@ struct ProviderMatch {
 };
 
 struct ShapingBlock {
-    std::string name;  // "default", a domain, a provider's name; domains in lower case without final dot
-    Origin from;       // its first appearance
+    std::string
+        name;     // "default", a domain, a provider's name; domains in lower case without final dot
+    Origin from;  // its first appearance
     ShapingSettings settings;
     std::map<std::string, ShapingSettings, std::less<>> sources;
     std::vector<AutomationRule> automation;
@@ -140,7 +144,8 @@ struct ShapingBlock {
 
 class ShapingRules {
   public:
-    // `domain` and `mx_hosts` as A-labels in lower case without final dot; `source_name` empty: the kernel's choice.
+    // `domain` and `mx_hosts` as A-labels in lower case without final dot; `source_name` empty: the
+    // kernel's choice.
     EffectiveShaping effective(std::string_view domain, std::string_view site_name,
                                std::span<const std::string> mx_hosts,
                                std::string_view source_name) const;
@@ -148,11 +153,12 @@ class ShapingRules {
     // Domain blocks that speak for their site, in file order.
     std::vector<std::string> rollup_domains() const;
 
-    // Binds a domain block to its site. Answers a warning when another block is bound to it already: they merge
-    // in file order.
+    // Binds a domain block to its site. Answers a warning when another block is bound to it
+    // already: they merge in file order.
     std::optional<ConfigProblem> set_site(std::string_view domain, std::string_view site_name);
 
-    // False for a domain whose block says mx_rollup = false: its limits are its own, not its site's.
+    // False for a domain whose block says mx_rollup = false: its limits are its own, not its
+    // site's.
     bool rolls_up(std::string_view domain) const;
 
     // Names used in `sources` blocks.
@@ -169,7 +175,8 @@ class ShapingRules {
     std::map<std::string, size_t, std::less<>> domain_index_, provider_index_;
 };
 
-// Reads one file over `rules`; call it in order, later files win. Values that are refused do not enter `rules`.
+// Reads one file over `rules`; call it in order, later files win. Values that are refused do not
+// enter `rules`.
 void load_shaping_file(const std::string& path, ShapingRules& rules,
                        std::vector<ConfigProblem>& problems);
 

@@ -76,8 +76,8 @@ constexpr ShapingKey key(std::string_view name, KeyKind kind, KeyOwner owner, Ke
 }
 
 template <auto kMember>
-constexpr ShapingKey timeout(std::string_view name, KeyOwner owner = kKumo) {
-    return key<kMember>(name, duration, owner, anywhere, kEnforced, 1, kDayMs);
+constexpr ShapingKey timeout(std::string_view name) {
+    return key<kMember>(name, duration, kKumo, anywhere, kEnforced, 1, kDayMs);
 }
 
 constexpr ShapingKey foreign(std::string_view name) {
@@ -113,22 +113,48 @@ std::vector<ShapingKey> make_keys() {
         // clang-format on
     };
     // The rest of KumoMTA's egress path: docs.kumomta.com/reference/kumo/make_egress_path.
-    for (const std::string_view name : {
-             "additional_connection_limits", "additional_message_rate_throttles",
-             "additional_source_selection_rates", "aggressive_connection_opening",
-             "allow_smtp_auth_plain_without_tls", "auth_timeout",
-             "consecutive_connection_failures_before_delay", "dispatcher_wakeup_strategy",
-             "ehlo_domain", "enable_dane", "enable_mta_sts", "enable_pipelining", "enable_rset",
-             "ignore_8bit_checks", "low_memory_reduction_policy", "maintainer_wakeup_strategy",
-             "max_ready", "no_memory_reduction_policy", "openssl_cipher_list",
-             "openssl_cipher_suites", "openssl_options",
-             "opportunistic_tls_reconnect_on_failed_handshake", "prohibited_hosts",
-             "provider_name", "provider_source_selection_rate", "reconnect_strategy",
-             "refresh_interval", "refresh_strategy", "remember_broken_tls",
-             "rustls_cipher_suites", "skip_hosts", "smtp_auth_plain_password",
-             "smtp_auth_plain_username", "smtp_port", "source_selection_rate", "suspended",
-             "system_shutdown_timeout", "tls_certificate", "tls_prefer_openssl",
-             "tls_private_key", "try_next_host_on_transport_error", "use_lmtp"}) {
+    for (const std::string_view name : {"additional_connection_limits",
+                                        "additional_message_rate_throttles",
+                                        "additional_source_selection_rates",
+                                        "aggressive_connection_opening",
+                                        "allow_smtp_auth_plain_without_tls",
+                                        "auth_timeout",
+                                        "consecutive_connection_failures_before_delay",
+                                        "dispatcher_wakeup_strategy",
+                                        "ehlo_domain",
+                                        "enable_dane",
+                                        "enable_mta_sts",
+                                        "enable_pipelining",
+                                        "enable_rset",
+                                        "ignore_8bit_checks",
+                                        "low_memory_reduction_policy",
+                                        "maintainer_wakeup_strategy",
+                                        "max_ready",
+                                        "no_memory_reduction_policy",
+                                        "openssl_cipher_list",
+                                        "openssl_cipher_suites",
+                                        "openssl_options",
+                                        "opportunistic_tls_reconnect_on_failed_handshake",
+                                        "prohibited_hosts",
+                                        "provider_name",
+                                        "provider_source_selection_rate",
+                                        "reconnect_strategy",
+                                        "refresh_interval",
+                                        "refresh_strategy",
+                                        "remember_broken_tls",
+                                        "rustls_cipher_suites",
+                                        "skip_hosts",
+                                        "smtp_auth_plain_password",
+                                        "smtp_auth_plain_username",
+                                        "smtp_port",
+                                        "source_selection_rate",
+                                        "suspended",
+                                        "system_shutdown_timeout",
+                                        "tls_certificate",
+                                        "tls_prefer_openssl",
+                                        "tls_private_key",
+                                        "try_next_host_on_transport_error",
+                                        "use_lmtp"}) {
         keys.push_back(foreign(name));
     }
     return keys;

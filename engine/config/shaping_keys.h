@@ -1,6 +1,6 @@
-// The one table of shaping keys: its kind, its bounds, whose it is, and whether the engine enforces it.
-// A key that is not enforced yet warns when it is KumoMTA's (an existing file must load) and is an error when it
-// is ours. Whoever enforces a key flips its flag in the same commit.
+// The one table of shaping keys: its kind, its bounds, whose it is, and whether the engine enforces
+// it. A key that is not enforced yet warns when it is KumoMTA's (an existing file must load) and is
+// an error when it is ours. Whoever enforces a key flips its flag in the same commit.
 #pragma once
 
 #include <cstdint>
@@ -38,7 +38,8 @@ struct ShapingKey {
     KeyPlace place;
     bool enforced;
     int64_t least, most;  // of a count, or of a duration in ms
-    void (*apply)(EffectiveShaping& to, const ShapingSetting& setting);  // null: opaque or a provider's
+    void (*apply)(EffectiveShaping& to,
+                  const ShapingSetting& setting);  // null: opaque or a provider's
     ShapingLine (*describe)(const EffectiveShaping& of, std::string_view name);
 };
 

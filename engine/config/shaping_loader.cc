@@ -1,5 +1,5 @@
-// Reads one shaping file over the rules of the earlier ones. A value that is refused is reported and left out;
-// the rest of the file is read on, so that every problem is told at once.
+// Reads one shaping file over the rules of the earlier ones. A value that is refused is reported
+// and left out; the rest of the file is read on, so that every problem is told at once.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -64,8 +64,14 @@ class ShapingLoader {
 
   private:
     ShapingBlock new_block(const toml::key& key, std::string name, const std::string& title) {
-        return {.name = std::move(name), .from = origin(key, title), .settings = {}, .sources = {},
-                .automation = {}, .matches = {}, .mx_rollup = true, .site = {}};
+        return {.name = std::move(name),
+                .from = origin(key, title),
+                .settings = {},
+                .sources = {},
+                .automation = {},
+                .matches = {},
+                .mx_rollup = true,
+                .site = {}};
     }
 
     Origin origin(const toml::key& key, const std::string& title) const {
@@ -83,14 +89,16 @@ class ShapingLoader {
         const std::string title = "[\"" + written + "\"]";
         const auto name = domain_to_ascii(written);
         if (!name) {
-            problems_.error(place_of(key.source()), title + ": " + name.error().text +
-                                                        ", allowed: a domain in quotes");
+            problems_.error(place_of(key.source()),
+                            title + ": " + name.error().text + ", allowed: a domain in quotes");
             return;
         }
         if (name->find('.') == std::string::npos) {
             problems_.warning(place_of(key.source()),
-                              title + ": is a domain of one label; a domain with a dot needs "
-                                      "quotes, such as [\"" + written + ".com\"]");
+                              title +
+                                  ": is a domain of one label; a domain with a dot needs "
+                                  "quotes, such as [\"" +
+                                  written + ".com\"]");
         }
         auto [it, fresh] = rules_.domain_index_.try_emplace(*name, rules_.domains_.size());
         if (fresh) rules_.domains_.push_back(new_block(key, *name, title));
@@ -154,8 +162,10 @@ class ShapingLoader {
         if (flag == nullptr) return wrong_kind(node, title + ".mx_rollup", "true or false");
         block.mx_rollup = flag->get();
         if (kind == BlockKind::fallback) {
-            problems_.warning(place_of(node.source()), title + ".mx_rollup: means nothing in the "
-                                                       "default block, allowed: in domain blocks");
+            problems_.warning(place_of(node.source()),
+                              title +
+                                  ".mx_rollup: means nothing in the "
+                                  "default block, allowed: in domain blocks");
         }
     }
 
@@ -207,8 +217,9 @@ class ShapingLoader {
     void warn_if_short(const ShapingValue& value, Place at, const std::string& path) {
         constexpr DurationMs kLeastMs = 600'000;  // RFC 5321 4.5.3.2.6
         if (std::get<DurationMs>(value) >= kLeastMs) return;
-        problems_.warning(at, path + ": is under the 10m of RFC 5321 4.5.3.2.6; a receiver that "
-                                     "takes longer will get the message twice");
+        problems_.warning(at, path +
+                                  ": is under the 10m of RFC 5321 4.5.3.2.6; a receiver that "
+                                  "takes longer will get the message twice");
     }
 
     void load_sources(const toml::node& node, ShapingBlock& block, BlockKind kind,
@@ -240,9 +251,9 @@ class ShapingLoader {
         for (const auto& element : *list) {
             const auto* table = element.as_table();
             if (table == nullptr || table->size() != 1) {
-                problems_.error(place_of(element.source()),
-                                fmt::format("{}: an element is not one rule, allowed: {}", path,
-                                            kAllowed));
+                problems_.error(
+                    place_of(element.source()),
+                    fmt::format("{}: an element is not one rule, allowed: {}", path, kAllowed));
                 continue;
             }
             const auto kind = table->begin()->first.str();

@@ -25,21 +25,28 @@ Result<ShapingValue> wrapped(Result<T> value) {
 
 Result<ShapingValue> bounded_count(const ShapingKey& key, uint64_t count) {
     if (count < static_cast<uint64_t>(key.least) || count > static_cast<uint64_t>(key.most)) {
-        return fail(fmt::format("is {}, allowed: an integer from {} to {}", count, key.least,
-                                key.most));
+        return fail(
+            fmt::format("is {}, allowed: an integer from {} to {}", count, key.least, key.most));
     }
     return count;
 }
 
 std::string_view allowed_kind(KeyKind kind) {
     switch (kind) {
-        case KeyKind::count: return "an integer";
-        case KeyKind::rate: return "a rate in quotes, such as \"500/s\"";
-        case KeyKind::data_rate: return "a data rate in quotes, such as \"10MiB/s\"";
-        case KeyKind::duration: return "a duration in quotes, such as \"30s\"";
-        case KeyKind::tls: return "a policy in quotes, such as \"Opportunistic\"";
-        case KeyKind::pipelining: return "\"message\", \"group\" or \"none\"";
-        case KeyKind::opaque: break;
+        case KeyKind::count:
+            return "an integer";
+        case KeyKind::rate:
+            return "a rate in quotes, such as \"500/s\"";
+        case KeyKind::data_rate:
+            return "a data rate in quotes, such as \"10MiB/s\"";
+        case KeyKind::duration:
+            return "a duration in quotes, such as \"30s\"";
+        case KeyKind::tls:
+            return "a policy in quotes, such as \"Opportunistic\"";
+        case KeyKind::pipelining:
+            return "\"message\", \"group\" or \"none\"";
+        case KeyKind::opaque:
+            break;
     }
     return "";
 }
@@ -53,18 +60,22 @@ Result<ShapingValue> parse_shaping_value(const ShapingKey& key, std::string_view
             if (!count) return std::unexpected(count.error());
             return bounded_count(key, *count);
         }
-        case KeyKind::rate: return wrapped(parse_rate(text));
-        case KeyKind::data_rate: return wrapped(parse_data_rate(text));
-        case KeyKind::duration: return wrapped(bounded_duration(text, key.least, key.most));
+        case KeyKind::rate:
+            return wrapped(parse_rate(text));
+        case KeyKind::data_rate:
+            return wrapped(parse_data_rate(text));
+        case KeyKind::duration:
+            return wrapped(bounded_duration(text, key.least, key.most));
         case KeyKind::tls:
-            return one_of(text, std::to_array({TlsPolicy::Opportunistic,
-                                               TlsPolicy::OpportunisticInsecure,
-                                               TlsPolicy::Required, TlsPolicy::RequiredInsecure,
-                                               TlsPolicy::Disabled}));
+            return one_of(text,
+                          std::to_array({TlsPolicy::Opportunistic, TlsPolicy::OpportunisticInsecure,
+                                         TlsPolicy::Required, TlsPolicy::RequiredInsecure,
+                                         TlsPolicy::Disabled}));
         case KeyKind::pipelining:
-            return one_of(text, std::to_array({Pipelining::message, Pipelining::group,
-                                               Pipelining::none}));
-        case KeyKind::opaque: break;
+            return one_of(
+                text, std::to_array({Pipelining::message, Pipelining::group, Pipelining::none}));
+        case KeyKind::opaque:
+            break;
     }
     return fail("is KumoMTA's and not kept");
 }

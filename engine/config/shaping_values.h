@@ -6,7 +6,8 @@
 
 namespace postrider {
 
-// The value of `key` in `node`, checked against its kind and bounds; an error without the key's name.
+// The value of `key` in `node`, checked against its kind and bounds; an error without the key's
+// name.
 Result<ShapingValue> shaping_value_of(const ShapingKey& key, const toml::node& node);
 
 }  // namespace postrider

@@ -35,8 +35,8 @@ Result<std::string> read_whole(const std::string& path) {
     return answer;
 }
 
-// Walks the text as TOML's lexer would, strings and comments skipped, and counts nesting. It needs to be right
-// only up to the first syntax error, where toml++ stops.
+// Walks the text as TOML's lexer would, strings and comments skipped, and counts nesting. It needs
+// to be right only up to the first syntax error, where toml++ stops.
 class NestingGuard {
   public:
     explicit NestingGuard(std::string_view text) : text_(text) {}
@@ -44,15 +44,26 @@ class NestingGuard {
     std::optional<Place> too_deep() {
         while (at_ < text_.size()) {
             switch (text_[at_]) {
-                case '#': skip_comment(); continue;
+                case '#':
+                    skip_comment();
+                    continue;
                 case '"':
-                case '\'': skip_string(text_[at_]); continue;
+                case '\'':
+                    skip_string(text_[at_]);
+                    continue;
                 case '[':
-                case '{': ++depth_; break;
+                case '{':
+                    ++depth_;
+                    break;
                 case ']':
-                case '}': depth_ -= depth_ > 0 ? 1 : 0; break;
-                case '.': ++dots_; break;
-                default: break;
+                case '}':
+                    depth_ -= depth_ > 0 ? 1 : 0;
+                    break;
+                case '.':
+                    ++dots_;
+                    break;
+                default:
+                    break;
             }
             if (depth_ > kNesting || dots_ > kDotsPerLine) {
                 return Place{line_, static_cast<uint32_t>(at_ - line_start_ + 1)};
@@ -153,13 +164,20 @@ std::string toml_key(std::string_view name) {
 
 std::string_view kind_of(const toml::node& node) {
     switch (node.type()) {
-        case toml::node_type::table: return "a table";
-        case toml::node_type::array: return "a list";
-        case toml::node_type::string: return "a string";
-        case toml::node_type::integer: return "an integer";
-        case toml::node_type::floating_point: return "a number with a point";
-        case toml::node_type::boolean: return "true or false";
-        default: return "a date or time";
+        case toml::node_type::table:
+            return "a table";
+        case toml::node_type::array:
+            return "a list";
+        case toml::node_type::string:
+            return "a string";
+        case toml::node_type::integer:
+            return "an integer";
+        case toml::node_type::floating_point:
+            return "a number with a point";
+        case toml::node_type::boolean:
+            return "true or false";
+        default:
+            return "a date or time";
     }
 }
 
@@ -179,8 +197,8 @@ std::string TableReader::path_to(std::string_view name) const {
 
 void TableReader::wrong_kind(const toml::node& node, std::string_view name,
                              std::string_view allowed) {
-    problems_.error(place_of(node.source()), fmt::format("{}: is {}, allowed: {}", path_to(name),
-                                                         kind_of(node), allowed));
+    problems_.error(place_of(node.source()),
+                    fmt::format("{}: is {}, allowed: {}", path_to(name), kind_of(node), allowed));
 }
 
 const toml::node* TableReader::find(std::string_view name) {
@@ -220,8 +238,9 @@ std::optional<int64_t> TableReader::integer_value(std::string_view name, int64_t
         return std::nullopt;
     }
     if (value->get() < least || value->get() > most) {
-        problems_.error(place_of(node->source()), fmt::format("{}: is {}, allowed: {}",
-                                                              path_to(name), value->get(), allowed));
+        problems_.error(
+            place_of(node->source()),
+            fmt::format("{}: is {}, allowed: {}", path_to(name), value->get(), allowed));
         return std::nullopt;
     }
     return value->get();

@@ -1,8 +1,9 @@
-// Reading TOML with the place of everything at hand. Only the .cc files of this folder include this header: it
-// brings the whole of toml++ in.
+// Reading TOML with the place of everything at hand. Only the .cc files of this folder include this
+// header: it brings the whole of toml++ in.
 //
-// A file is refused before toml++ sees it when it nests so deeply that taking the parsed tables apart would
-// overrun the stack, or when it is absurdly long; everything else is toml++'s own judgement.
+// A file is refused before toml++ sees it when it nests so deeply that taking the parsed tables
+// apart would overrun the stack, or when it is absurdly long; everything else is toml++'s own
+// judgement.
 #pragma once
 
 #include <toml++/toml.h>

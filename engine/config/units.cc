@@ -15,17 +15,34 @@ struct Unit {
     uint64_t factor;
 };
 
-constexpr uint64_t kSecond = 1'000, kMinute = 60 * kSecond, kHour = 60 * kMinute,
-                   kDay = 24 * kHour;
+constexpr uint64_t kSecond = 1'000, kMinute = 60 * kSecond, kHour = 60 * kMinute, kDay = 24 * kHour;
 constexpr uint64_t kLongestMs = 3650 * kDay;
 
 constexpr auto kDurationUnits = std::to_array<Unit>({
-    {"ms", 1},           {"msec", 1},        {"millis", 1},     {"s", kSecond},
-    {"sec", kSecond},    {"secs", kSecond},  {"second", kSecond}, {"seconds", kSecond},
-    {"m", kMinute},      {"min", kMinute},   {"mins", kMinute}, {"minute", kMinute},
-    {"minutes", kMinute}, {"h", kHour},      {"hr", kHour},     {"hrs", kHour},
-    {"hour", kHour},     {"hours", kHour},   {"d", kDay},       {"day", kDay},
-    {"days", kDay},      {"w", 7 * kDay},    {"week", 7 * kDay}, {"weeks", 7 * kDay},
+    {"ms", 1},
+    {"msec", 1},
+    {"millis", 1},
+    {"s", kSecond},
+    {"sec", kSecond},
+    {"secs", kSecond},
+    {"second", kSecond},
+    {"seconds", kSecond},
+    {"m", kMinute},
+    {"min", kMinute},
+    {"mins", kMinute},
+    {"minute", kMinute},
+    {"minutes", kMinute},
+    {"h", kHour},
+    {"hr", kHour},
+    {"hrs", kHour},
+    {"hour", kHour},
+    {"hours", kHour},
+    {"d", kDay},
+    {"day", kDay},
+    {"days", kDay},
+    {"w", 7 * kDay},
+    {"week", 7 * kDay},
+    {"weeks", 7 * kDay},
 });
 
 constexpr auto kSizeUnits = std::to_array<Unit>({
@@ -42,8 +59,17 @@ constexpr auto kSizeUnits = std::to_array<Unit>({
 });
 
 constexpr auto kPeriods = std::to_array<Unit>({
-    {"s", 1},     {"sec", 1},    {"second", 1},  {"m", 60},    {"min", 60},    {"minute", 60},
-    {"h", 3'600}, {"hr", 3'600}, {"hour", 3'600}, {"d", 86'400}, {"day", 86'400},
+    {"s", 1},
+    {"sec", 1},
+    {"second", 1},
+    {"m", 60},
+    {"min", 60},
+    {"minute", 60},
+    {"h", 3'600},
+    {"hr", 3'600},
+    {"hour", 3'600},
+    {"d", 86'400},
+    {"day", 86'400},
 });
 
 template <size_t N>
@@ -105,8 +131,8 @@ void strip_local(std::string_view& text) {
 
 Result<uint64_t> size_of(std::string_view text) {
     std::string_view rest = trim(text);
-    const auto digits = take_while(
-        rest, [](char c) { return is_digit(c) || c == ',' || c == '_'; });
+    const auto digits =
+        take_while(rest, [](char c) { return is_digit(c) || c == ',' || c == '_'; });
     const auto value = number(digits);
     const Unit* unit = find_unit(kSizeUnits, trim(rest));
     uint64_t octets = 0;

@@ -1,5 +1,5 @@
-// Configuration and shaping files: whatever the octets, the loaders answer; every problem is one printable line with its
-// file, and the rules that came of it can be asked.
+// Configuration and shaping files: whatever the octets, the loaders answer; every problem is one
+// printable line with its file, and the rules that came of it can be asked.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -32,7 +32,8 @@ class MemoryFile {
 
 void check_problems(const std::vector<ConfigProblem>& problems) {
     for (const ConfigProblem& problem : problems) {
-        POSTRIDER_CHECK(!problem.file.empty() && !problem.text.empty(), "a problem says where and what");
+        POSTRIDER_CHECK(!problem.file.empty() && !problem.text.empty(),
+                        "a problem says where and what");
         for (const char c : problem.text) {
             const auto octet = static_cast<unsigned char>(c);
             POSTRIDER_CHECK(octet >= 0x20 && octet != 0x7f, "a problem is one printable line");

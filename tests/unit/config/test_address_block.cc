@@ -41,8 +41,8 @@ TEST(AddressBlock, AMappedAddressIsTheIpv4AddressItStandsFor) {
 
 TEST(AddressBlock, DefaultsRefuseWhatMustNotBeMailed) {
     const auto blocks = default_prohibited_hosts();
-    for (const char* bad : {"127.0.0.1", "::1", "0.0.0.0", "169.254.169.254", "fe80::1", "224.0.0.1",
-                            "::ffff:127.0.0.1"}) {
+    for (const char* bad : {"127.0.0.1", "::1", "0.0.0.0", "169.254.169.254", "fe80::1",
+                            "224.0.0.1", "::ffff:127.0.0.1"}) {
         EXPECT_TRUE(any_contains(blocks, octets(bad))) << bad;
     }
     for (const char* good : {"192.0.2.1", "10.0.0.1", "2001:db8::1", "::2"}) {
@@ -54,9 +54,9 @@ TEST(AddressBlock, DefaultsRefuseWhatMustNotBeMailed) {
 
 TEST(AddressBlock, Refused) {
     using namespace std::string_view_literals;
-    for (const auto text : {""sv, "/"sv, "127.0.0.0/"sv, "127.0.0.0/33"sv, "127.0.0.0/-1"sv, "::/129"sv,
-                            "127.0.0.0/8x"sv, "127.0.0/8"sv, "localhost"sv, "fe80::1%eth0"sv,
-                            "127.0.0.1\0/8"sv, "127.0.0.0/999"sv}) {
+    for (const auto text : {""sv, "/"sv, "127.0.0.0/"sv, "127.0.0.0/33"sv, "127.0.0.0/-1"sv,
+                            "::/129"sv, "127.0.0.0/8x"sv, "127.0.0/8"sv, "localhost"sv,
+                            "fe80::1%eth0"sv, "127.0.0.1\0/8"sv, "127.0.0.0/999"sv}) {
         EXPECT_FALSE(AddressBlock::parse(text)) << text;
     }
     EXPECT_EQ(AddressBlock::parse("127.0.0.1/8").error().text,
@@ -74,8 +74,8 @@ TEST(AddressBlock, AgreesWithArithmetic) {
         const auto prefix = random() % 33;
         const uint32_t mask = prefix == 0 ? 0 : ~0U << (32 - prefix);
         const uint32_t base = static_cast<uint32_t>(random()) & mask;
-        const uint32_t address = random() % 2 == 0 ? static_cast<uint32_t>(random())
-                                                   : base ^ (1U << (random() % 32));
+        const uint32_t address =
+            random() % 2 == 0 ? static_cast<uint32_t>(random()) : base ^ (1U << (random() % 32));
         const uint32_t base_network = htonl(base), network = htonl(address);
         char text[INET_ADDRSTRLEN];
         inet_ntop(AF_INET, &base_network, text, sizeof text);

@@ -81,8 +81,7 @@ address = "2001:db8::2"
     EXPECT_EQ(config.server.admin, "127.0.0.1:8025");
     EXPECT_TRUE(config.server.admin_is_tcp());
     EXPECT_EQ(config.server.shutdown_timeout_ms, 5'000);
-    EXPECT_THAT(config.dns.servers,
-                ElementsAre("127.0.0.1:5353", "192.0.2.53", "[::1]:53", "::1"));
+    EXPECT_THAT(config.dns.servers, ElementsAre("127.0.0.1:5353", "192.0.2.53", "[::1]:53", "::1"));
     EXPECT_EQ(config.smtp.port, 2525);
     EXPECT_THAT(config.smtp.prohibited_hosts, IsEmpty());
     EXPECT_EQ(config.limits.memory, 256ULL << 20);
@@ -91,8 +90,8 @@ address = "2001:db8::2"
     EXPECT_THAT(config.retry.retry_after_ms, ElementsAre(1'000, 120'000));
     EXPECT_EQ(config.retry.max_age_ms, 5'400'000);
     EXPECT_EQ(config.content.long_lines, LongLines::send);
-    EXPECT_THAT(config.shaping_files, ElementsAre((folder_ / "one.toml").string(),
-                                                  (folder_ / "two.toml").string()));
+    EXPECT_THAT(config.shaping_files,
+                ElementsAre((folder_ / "one.toml").string(), (folder_ / "two.toml").string()));
     EXPECT_EQ(config.shaping.effective("a.example", "mx", {}, "").connection_limit.value, 6U);
     ASSERT_EQ(config.sources.size(), 2U);
     EXPECT_EQ(config.sources[0].hostname, "m1.example.com");
@@ -129,23 +128,27 @@ INSTANTIATE_TEST_SUITE_P(
                 "postrider.toml:2:1: content.zzz: unknown key, allowed: long_lines"},
         Refusal{"server = 3",
                 "postrider.toml:1:10: server: is an integer, allowed: a table, such as [server]"},
-        Refusal{"[server]\nhostname = \"localhost\"",
-                "postrider.toml:2:12: server.hostname: \"localhost\" is no full host name, allowed: "
-                "a name with a domain, such as \"mail.example.com\""},
+        Refusal{
+            "[server]\nhostname = \"localhost\"",
+            "postrider.toml:2:12: server.hostname: \"localhost\" is no full host name, allowed: "
+            "a name with a domain, such as \"mail.example.com\""},
         Refusal{"[server]\nhostname = 5",
                 "postrider.toml:2:12: server.hostname: is an integer, allowed: a string"},
         Refusal{"[server]\nspool = \"\"",
                 "postrider.toml:2:9: server.spool: is empty or holds a NUL, allowed: a text"},
         Refusal{"[server]\nshards = 257",
                 "postrider.toml:2:10: server.shards: is 257, allowed: an integer from 0 to 256"},
-        Refusal{"[server]\nshards = \"4\"",
-                "postrider.toml:2:10: server.shards: is a string, allowed: an integer from 0 to 256"},
-        Refusal{"[server]\nadmin = \"localhost:80\"",
-                "postrider.toml:2:9: server.admin: \"localhost:80\" is neither, allowed: an address "
-                "with a port, such as \"127.0.0.1:8025\", or the path of a Unix socket"},
-        Refusal{"[server]\nshutdown_timeout = 30",
-                "postrider.toml:2:20: server.shutdown_timeout: is an integer, allowed: a duration in "
-                "quotes, such as \"10s\", \"4d12h\""},
+        Refusal{
+            "[server]\nshards = \"4\"",
+            "postrider.toml:2:10: server.shards: is a string, allowed: an integer from 0 to 256"},
+        Refusal{
+            "[server]\nadmin = \"localhost:80\"",
+            "postrider.toml:2:9: server.admin: \"localhost:80\" is neither, allowed: an address "
+            "with a port, such as \"127.0.0.1:8025\", or the path of a Unix socket"},
+        Refusal{
+            "[server]\nshutdown_timeout = 30",
+            "postrider.toml:2:20: server.shutdown_timeout: is an integer, allowed: a duration in "
+            "quotes, such as \"10s\", \"4d12h\""},
         Refusal{"[server]\nshutdown_timeout = \"2d\"",
                 "postrider.toml:2:20: server.shutdown_timeout: is 2d, allowed: 0s to 1d"},
         Refusal{"[dns]\nservers = [\"127.0.0.1\", \"ns.example.com\"]",
@@ -154,29 +157,34 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"[dns]\nservers = [\"127.0.0.1:0\"]",
                 "postrider.toml:2:12: dns.servers: \"127.0.0.1:0\" is no address, allowed: "
                 "\"192.0.2.1\", \"127.0.0.1:5353\", \"[::1]:53\""},
-        Refusal{"[dns]\nservers = \"127.0.0.1\"",
-                "postrider.toml:2:11: dns.servers: is a string, allowed: a list of strings, such as "
-                "[\"...\"]"},
+        Refusal{
+            "[dns]\nservers = \"127.0.0.1\"",
+            "postrider.toml:2:11: dns.servers: is a string, allowed: a list of strings, such as "
+            "[\"...\"]"},
         Refusal{"[dns]\nservers = [1]",
                 "postrider.toml:2:12: dns.servers: is an integer, allowed: strings in the list"},
         Refusal{"[smtp]\nport = 0",
                 "postrider.toml:2:8: smtp.port: is 0, allowed: an integer from 1 to 65535"},
-        Refusal{"[smtp]\nport = 25.0",
-                "postrider.toml:2:8: smtp.port: is a number with a point, allowed: an integer from 1 "
-                "to 65535"},
-        Refusal{"[smtp]\nprohibited_hosts = [\"10/8\"]",
-                "postrider.toml:2:21: smtp.prohibited_hosts: \"10/8\": not an address block, allowed: "
-                "an address or a block such as \"127.0.0.0/8\", \"fe80::/10\""},
-        Refusal{"[limits]\nmemory = \"1K\"",
-                "postrider.toml:2:10: limits.memory: not a size: \"1K\", allowed: octets, or a number "
-                "and a unit (KiB, MiB, GiB, TiB, KB, MB, GB, TB), such as \"1GiB\""},
+        Refusal{
+            "[smtp]\nport = 25.0",
+            "postrider.toml:2:8: smtp.port: is a number with a point, allowed: an integer from 1 "
+            "to 65535"},
+        Refusal{
+            "[smtp]\nprohibited_hosts = [\"10/8\"]",
+            "postrider.toml:2:21: smtp.prohibited_hosts: \"10/8\": not an address block, allowed: "
+            "an address or a block such as \"127.0.0.0/8\", \"fe80::/10\""},
+        Refusal{
+            "[limits]\nmemory = \"1K\"",
+            "postrider.toml:2:10: limits.memory: not a size: \"1K\", allowed: octets, or a number "
+            "and a unit (KiB, MiB, GiB, TiB, KB, MB, GB, TB), such as \"1GiB\""},
         Refusal{"[limits]\nmemory = true",
                 "postrider.toml:2:10: limits.memory: is true or false, allowed: a size, such as "
                 "\"1GiB\" or octets"},
         Refusal{"[limits]\nmemory = 5",
                 "postrider.toml:2:10: limits.memory: is 5, allowed: at least 1048576 octets"},
-        Refusal{"[limits]\nconnections = 0",
-                "postrider.toml:2:15: limits.connections: is 0, allowed: an integer from 1 to 1000000"},
+        Refusal{
+            "[limits]\nconnections = 0",
+            "postrider.toml:2:15: limits.connections: is 0, allowed: an integer from 1 to 1000000"},
         Refusal{"[journal]\ncommit = \"11s\"",
                 "postrider.toml:2:10: journal.commit: is 11s, allowed: 1ms to 10s"},
         Refusal{"[retry]\nretry_after = []",
@@ -185,36 +193,41 @@ INSTANTIATE_TEST_SUITE_P(
                 "postrider.toml:2:16: retry.retry_after: is 0s, allowed: 1ms to 365d"},
         Refusal{"[retry]\nmax_age = \"366d\"",
                 "postrider.toml:2:11: retry.max_age: is 366d, allowed: 1ms to 365d"},
-        Refusal{"[content]\nlong_lines = \"fold\"",
-                "postrider.toml:2:14: content.long_lines: is \"fold\", allowed: \"refuse\", \"send\""},
+        Refusal{
+            "[content]\nlong_lines = \"fold\"",
+            "postrider.toml:2:14: content.long_lines: is \"fold\", allowed: \"refuse\", \"send\""},
         Refusal{"[source]\nname = \"a\"",
                 "postrider.toml:1:1: source: is a table, allowed: blocks named [[source]]"},
         Refusal{"source = [1]",
                 "postrider.toml:1:11: source: is an integer, allowed: blocks named [[source]]"},
         Refusal{"[[source]]\naddress = \"192.0.2.1\"",
                 "postrider.toml:1:1: source.name: is missing, allowed: a name such as \"ip-1\""},
-        Refusal{"[[source]]\nname = \"a\"",
-                "postrider.toml:1:1: source.address: is missing, allowed: an address of this machine"},
+        Refusal{
+            "[[source]]\nname = \"a\"",
+            "postrider.toml:1:1: source.address: is missing, allowed: an address of this machine"},
         Refusal{"[[source]]\nname = \"a\"\naddress = \"host\"",
                 "postrider.toml:3:11: source.address: \"host\" is no address, allowed: an IPv4 or "
                 "IPv6 address"},
-        Refusal{"[[source]]\nname = \"a\"\naddress = \"192.0.2.1\"\nhostname = \"-x.example\"",
-                "postrider.toml:4:12: source.hostname: \"-x.example\" is no full host name, allowed: "
-                "a name with a domain, such as \"mail.example.com\""},
-        Refusal{"[[source]]\nname = \"a\"\naddress = \"192.0.2.1\"\n[[source]]\nname = \"a\"\n"
-                "address = \"192.0.2.2\"",
-                "postrider.toml:4:1: source.name: \"a\" is used twice, allowed: a name of its own for "
-                "each source"},
+        Refusal{
+            "[[source]]\nname = \"a\"\naddress = \"192.0.2.1\"\nhostname = \"-x.example\"",
+            "postrider.toml:4:12: source.hostname: \"-x.example\" is no full host name, allowed: "
+            "a name with a domain, such as \"mail.example.com\""},
+        Refusal{
+            "[[source]]\nname = \"a\"\naddress = \"192.0.2.1\"\n[[source]]\nname = \"a\"\n"
+            "address = \"192.0.2.2\"",
+            "postrider.toml:4:1: source.name: \"a\" is used twice, allowed: a name of its own for "
+            "each source"},
         Refusal{"[shaping]\nfiles = [\"absent.toml\"]",
                 "absent.toml: cannot open it: No such file or directory"}));
 
 TEST_F(ConfigTest, AllProblemsAreToldAtOnce) {
     const auto loaded = load("[smtp]\nport = 0\nprt = 1\n[limits]\nconnections = -1\n");
-    EXPECT_THAT(told(loaded.problems),
-                ElementsAre("postrider.toml:5:15: limits.connections: is -1, allowed: an integer from "
-                            "1 to 1000000",
-                            "postrider.toml:2:8: smtp.port: is 0, allowed: an integer from 1 to 65535",
-                            "postrider.toml:3:1: smtp.prt: unknown key, did you mean \"port\"?"));
+    EXPECT_THAT(
+        told(loaded.problems),
+        ElementsAre("postrider.toml:5:15: limits.connections: is -1, allowed: an integer from "
+                    "1 to 1000000",
+                    "postrider.toml:2:8: smtp.port: is 0, allowed: an integer from 1 to 65535",
+                    "postrider.toml:3:1: smtp.prt: unknown key, did you mean \"port\"?"));
 }
 
 TEST_F(ConfigTest, HostnameIsAskedForWhereTheMachineHasNoDomain) {
@@ -223,7 +236,8 @@ TEST_F(ConfigTest, HostnameIsAskedForWhereTheMachineHasNoDomain) {
                 ElementsAre("postrider.toml: server.hostname: is missing and this machine's name "
                             "\"box\" has no domain: set it to the full name that receivers find in "
                             "the DNS, such as \"mail.example.com\""));
-    EXPECT_TRUE(load_config(write("postrider.toml", "[server]\nhostname = \"[192.0.2.1]\""), "box").ok());
+    EXPECT_TRUE(
+        load_config(write("postrider.toml", "[server]\nhostname = \"[192.0.2.1]\""), "box").ok());
 }
 
 TEST_F(ConfigTest, TheMachinesOwnNameIsUsedOrAskedFor) {
@@ -250,9 +264,10 @@ TEST_F(ConfigTest, ASourceThatOnlyShapingKnowsIsAWarning) {
     write("s.toml", "[\"a.example\".sources.\"ip-9\"]\nconnection_limit = 2\n");
     const auto loaded = load("[shaping]\nfiles = [\"s.toml\"]\n");
     EXPECT_TRUE(loaded.ok());
-    EXPECT_THAT(told(loaded.problems),
-                ElementsAre("postrider.toml: warning: source: no [[source]] is named \"ip-9\", which a "
-                            "shaping file has limits for"));
+    EXPECT_THAT(
+        told(loaded.problems),
+        ElementsAre("postrider.toml: warning: source: no [[source]] is named \"ip-9\", which a "
+                    "shaping file has limits for"));
 }
 
 TEST(EhloName, FullNamesAndLiterals) {
@@ -263,12 +278,12 @@ TEST(EhloName, FullNamesAndLiterals) {
     const std::string long_label = std::string(64, 'a') + ".example";
     std::string long_name;
     while (long_name.size() < 256) long_name += "abcdefg.";
-    for (const std::string& bad : {std::string("mail"), std::string(""), std::string("."),
-                                   std::string("a..b"), std::string("a.b."), std::string("-a.b"),
-                                   std::string("a-.b"), std::string("a b.c"), std::string("a.b\r\nX"),
-                                   std::string("[a.b]"), std::string("[2001:db8::1]"),
-                                   std::string("[IPv6:192.0.2.1]"), std::string("b\xc3\xbc.example"),
-                                   long_label, long_name + "com"}) {
+    for (const std::string& bad :
+         {std::string("mail"), std::string(""), std::string("."), std::string("a..b"),
+          std::string("a.b."), std::string("-a.b"), std::string("a-.b"), std::string("a b.c"),
+          std::string("a.b\r\nX"), std::string("[a.b]"), std::string("[2001:db8::1]"),
+          std::string("[IPv6:192.0.2.1]"), std::string("b\xc3\xbc.example"), long_label,
+          long_name + "com"}) {
         EXPECT_FALSE(is_ehlo_name(bad)) << bad;
     }
 }

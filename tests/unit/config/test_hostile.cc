@@ -1,4 +1,5 @@
-// Input that nobody means well with: it must end in problems or in a configuration, in bounded time and stack.
+// Input that nobody means well with: it must end in problems or in a configuration, in bounded time
+// and stack.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -68,16 +69,17 @@ TEST_F(HostileTest, DeepNestingIsRefusedBeforeItIsBuilt) {
 
 TEST_F(HostileTest, TheDeepestThatIsAllowedIsTakenApartSafely) {
     const std::string key = repeated("a.", 16) + "a";
-    const auto loaded = load("[" + key + "]\n" + key + " = " + repeated("[\n{" + key + "=", 15) + "1" +
-                             repeated("}\n]", 15) + "\n");
+    const auto loaded = load("[" + key + "]\n" + key + " = " + repeated("[\n{" + key + "=", 15) +
+                             "1" + repeated("}\n]", 15) + "\n");
     ASSERT_EQ(loaded.problems.size(), 1U);
     EXPECT_THAT(loaded.problems[0].text, HasSubstr("a: unknown key"));
 }
 
 TEST_F(HostileTest, DotsInStringsAndCommentsAreNoNesting) {
     const std::string dots(1000, '.');
-    EXPECT_TRUE(load("# " + dots + "\n[server]\nspool = \"/" + dots + "\"  # " + dots + "\nlog = '''/" +
-                     dots + "'''\n").ok());
+    EXPECT_TRUE(load("# " + dots + "\n[server]\nspool = \"/" + dots + "\"  # " + dots +
+                     "\nlog = '''/" + dots + "'''\n")
+                    .ok());
 }
 
 TEST_F(HostileTest, NulAndOtherControls) {
@@ -120,9 +122,15 @@ connection_limit = 2
         for (auto n = 1 + random() % 6; n > 0; --n) {
             const size_t at = random() % text.size();
             switch (random() % 3) {
-                case 0: text[at] = static_cast<char>(random()); break;
-                case 1: text.erase(at, random() % 8); break;
-                default: text.insert(at, text.substr(random() % text.size(), random() % 12)); break;
+                case 0:
+                    text[at] = static_cast<char>(random());
+                    break;
+                case 1:
+                    text.erase(at, random() % 8);
+                    break;
+                default:
+                    text.insert(at, text.substr(random() % text.size(), random() % 12));
+                    break;
             }
             if (text.empty()) text = "=";
         }

@@ -33,13 +33,20 @@ struct Sample {
 
 Sample sample(const ShapingKey& key) {
     switch (key.kind) {
-        case KeyKind::count: return {"7", "7"};
-        case KeyKind::rate: return {"\"1,000/hr,max_burst=3\"", "1000/h,max_burst=3"};
-        case KeyKind::data_rate: return {"\"1MiB/s,max_burst=2KiB\"", "1048576/s,max_burst=2048"};
-        case KeyKind::duration: return {"\"11m\"", "11m"};
-        case KeyKind::tls: return {"\"RequiredInsecure\"", "RequiredInsecure"};
-        case KeyKind::pipelining: return {"\"group\"", "group"};
-        case KeyKind::opaque: return {"\"x\"", ""};
+        case KeyKind::count:
+            return {"7", "7"};
+        case KeyKind::rate:
+            return {"\"1,000/hr,max_burst=3\"", "1000/h,max_burst=3"};
+        case KeyKind::data_rate:
+            return {"\"1MiB/s,max_burst=2KiB\"", "1048576/s,max_burst=2048"};
+        case KeyKind::duration:
+            return {"\"11m\"", "11m"};
+        case KeyKind::tls:
+            return {"\"RequiredInsecure\"", "RequiredInsecure"};
+        case KeyKind::pipelining:
+            return {"\"group\"", "group"};
+        case KeyKind::opaque:
+            return {"\"x\"", ""};
     }
     return {};
 }
@@ -49,7 +56,8 @@ TEST_F(ShapingTest, EveryKeyReachesItsPlace) {
         if (key.describe == nullptr) continue;
         SCOPED_TRACE(key.name);
         const auto [toml, shown] = sample(key);
-        const auto loaded = shape({"# one\n[\"default\"]\n" + std::string(key.name) + " = " + toml});
+        const auto loaded =
+            shape({"# one\n[\"default\"]\n" + std::string(key.name) + " = " + toml});
         EXPECT_THAT(faults(loaded.problems), IsEmpty());
         const auto lines = loaded.rules.effective("a.example", "mx", {}, "").describe();
         for (const auto& line : lines) {
@@ -65,17 +73,18 @@ TEST_F(ShapingTest, EveryKeyReachesItsPlace) {
 TEST_F(ShapingTest, AKeyThatIsNotEnforcedWarnsOrIsRefusedByItsOwner) {
     for (const ShapingKey& key : shaping_keys()) {
         SCOPED_TRACE(key.name);
-        const auto loaded = shape({"[provider.\"p\"]\n" + std::string(key.name) + " = " +
-                                   sample(key).toml});
+        const auto loaded =
+            shape({"[provider.\"p\"]\n" + std::string(key.name) + " = " + sample(key).toml});
         if (key.enforced) {
             EXPECT_THAT(told(loaded.problems), IsEmpty());
             continue;
         }
         ASSERT_EQ(loaded.problems.size(), 1U);
-        EXPECT_EQ(loaded.problems[0].severity, key.owner == KeyOwner::kumomta ? Severity::warning
-                                                                              : Severity::error);
-        EXPECT_THAT(told(loaded.problems)[0],
-                    HasSubstr("[provider.\"p\"]." + std::string(key.name) + ": is not enforced yet"));
+        EXPECT_EQ(loaded.problems[0].severity,
+                  key.owner == KeyOwner::kumomta ? Severity::warning : Severity::error);
+        EXPECT_THAT(
+            told(loaded.problems)[0],
+            HasSubstr("[provider.\"p\"]." + std::string(key.name) + ": is not enforced yet"));
     }
 }
 
@@ -83,15 +92,16 @@ TEST_F(ShapingTest, Defaults) {
     const auto shaping = ShapingRules().effective("a.example", "mx.a.example", {}, "");
     std::vector<std::string> lines;
     for (const auto& line : shaping.describe()) lines.push_back(line.key + " = " + line.value);
-    EXPECT_THAT(lines, ElementsAre("connection_limit = 32", "max_connection_rate = no limit",
-                                   "max_message_rate = no limit", "max_data_rate = no limit",
-                                   "site_connection_limit = no limit", "site_max_message_rate = no limit",
-                                   "max_deliveries_per_connection = 1024",
-                                   "max_recipients_per_batch = 100", "enable_tls = Opportunistic",
-                                   "pipelining = message", "pipeline_depth = 1", "connect_timeout = 30s",
-                                   "banner_timeout = 5m", "ehlo_timeout = 5m", "starttls_timeout = 2m",
-                                   "mail_from_timeout = 5m", "rcpt_to_timeout = 5m", "data_timeout = 2m",
-                                   "data_dot_timeout = 10m", "rset_timeout = 20s", "idle_timeout = 30s"));
+    EXPECT_THAT(
+        lines, ElementsAre("connection_limit = 32", "max_connection_rate = no limit",
+                           "max_message_rate = no limit", "max_data_rate = no limit",
+                           "site_connection_limit = no limit", "site_max_message_rate = no limit",
+                           "max_deliveries_per_connection = 1024", "max_recipients_per_batch = 100",
+                           "enable_tls = Opportunistic", "pipelining = message",
+                           "pipeline_depth = 1", "connect_timeout = 30s", "banner_timeout = 5m",
+                           "ehlo_timeout = 5m", "starttls_timeout = 2m", "mail_from_timeout = 5m",
+                           "rcpt_to_timeout = 5m", "data_timeout = 2m", "data_dot_timeout = 10m",
+                           "rset_timeout = 20s", "idle_timeout = 30s"));
 }
 
 constexpr std::string_view kLayers = R"(
@@ -159,9 +169,10 @@ TEST_F(ShapingTest, DomainSuffixNeedsNoMx) {
 }
 
 TEST_F(ShapingTest, LaterFilesWinKeyByKey) {
-    const auto loaded = shape({"[\"A.Example.\"]\nconnection_limit = 1\nrset_timeout = \"1s\"\n"
-                               "[\"a.example\".sources.\"x\"]\nconnection_limit = 9\n",
-                               "[\"a.example\"]\nconnection_limit = 2\n"});
+    const auto loaded =
+        shape({"[\"A.Example.\"]\nconnection_limit = 1\nrset_timeout = \"1s\"\n"
+               "[\"a.example\".sources.\"x\"]\nconnection_limit = 9\n",
+               "[\"a.example\"]\nconnection_limit = 2\n"});
     EXPECT_THAT(told(loaded.problems), IsEmpty());
     const auto shaping = loaded.rules.effective("a.example", "s", {}, "");
     EXPECT_EQ(shaping.connection_limit.value, 2U);
@@ -206,14 +217,16 @@ TEST_F(ShapingTest, ADomainBlockSpeaksForItsSiteOnceThatIsKnown) {
 
 TEST_F(ShapingTest, TwoBlocksOnOneSiteMergeInFileOrderWithAWarning) {
     auto rules = shape({"[\"b.example\"]\nconnection_limit = 5\nidle_timeout = \"5s\"\n",
-                        "[\"a.example\"]\nconnection_limit = 6\n"}).rules;
+                        "[\"a.example\"]\nconnection_limit = 6\n"})
+                     .rules;
     EXPECT_FALSE(rules.set_site("b.example", "mx"));
     const auto warning = rules.set_site("a.example", "mx");
     ASSERT_TRUE(warning);
-    EXPECT_EQ(told({*warning}).at(0),
-              "b.toml:1:1: warning: [\"a.example\"]: has the same mail servers as a.toml:1 "
-              "[\"b.example\"], so the two blocks are merged in file order; set mx_rollup = false in "
-              "one to keep it apart");
+    EXPECT_EQ(
+        told({*warning}).at(0),
+        "b.toml:1:1: warning: [\"a.example\"]: has the same mail servers as a.toml:1 "
+        "[\"b.example\"], so the two blocks are merged in file order; set mx_rollup = false in "
+        "one to keep it apart");
     for (const char* domain : {"a.example", "b.example", "c.example"}) {
         const auto shaping = rules.effective(domain, "mx", {}, "");
         EXPECT_EQ(shaping.connection_limit.value, 6U);
@@ -256,9 +269,10 @@ duration = "2 hours"
 
 TEST_F(ShapingTest, AutomationIsKeptAndAnnouncedAsNotEnforced) {
     const auto loaded = shape({kAutomation});
-    EXPECT_THAT(told(loaded.problems),
-                ElementsAre(HasSubstr("warning: [\"default\"].automation: is not enforced yet"),
-                            HasSubstr("warning: [provider.\"p\"].automation: is not enforced yet")));
+    EXPECT_THAT(
+        told(loaded.problems),
+        ElementsAre(HasSubstr("warning: [\"default\"].automation: is not enforced yet"),
+                    HasSubstr("warning: [provider.\"p\"].automation: is not enforced yet")));
     const auto& rule = loaded.rules.default_block()->automation.at(0);
     EXPECT_THAT(rule.regex, ElementsAre("temporarily \\d+", "limited"));
     EXPECT_THAT(rule.action, ElementsAre("Suspend", "SetConfig", "SetDomainConfig"));
@@ -293,53 +307,65 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"connection_limit = 5",
                 "1:1: connection_limit: is an integer outside a block, allowed: blocks such as "
                 "[\"default\"], [\"example.com\"], [provider.\"name\"]"},
-        Refusal{"[\"default\"]\nconection_limit = 5",
-                "2:1: [\"default\"].conection_limit: unknown key, did you mean \"connection_limit\"?"},
-        Refusal{"[\"default\"]\nmax-message-rate = \"5/s\"",
-                "2:1: [\"default\"].max-message-rate: unknown key, did you mean \"max_message_rate\"?"},
+        Refusal{
+            "[\"default\"]\nconection_limit = 5",
+            "2:1: [\"default\"].conection_limit: unknown key, did you mean \"connection_limit\"?"},
+        Refusal{
+            "[\"default\"]\nmax-message-rate = \"5/s\"",
+            "2:1: [\"default\"].max-message-rate: unknown key, did you mean \"max_message_rate\"?"},
         Refusal{"[\"default\"]\nqqqqqqq = 5",
                 "2:1: [\"default\"].qqqqqqq: unknown key, see docs/configuration.md for the keys"},
-        Refusal{"[\"default\"]\nconnection_limit = 0",
-                "2:20: [\"default\"].connection_limit: is 0, allowed: an integer from 1 to 1000000"},
-        Refusal{"[\"default\"]\nconnection_limit = -5",
-                "2:20: [\"default\"].connection_limit: is -5, allowed: an integer from 1 to 1000000"},
+        Refusal{
+            "[\"default\"]\nconnection_limit = 0",
+            "2:20: [\"default\"].connection_limit: is 0, allowed: an integer from 1 to 1000000"},
+        Refusal{
+            "[\"default\"]\nconnection_limit = -5",
+            "2:20: [\"default\"].connection_limit: is -5, allowed: an integer from 1 to 1000000"},
         Refusal{"[\"default\"]\nconnection_limit = \"many\"",
-                "2:20: [\"default\"].connection_limit: not a number: \"many\", allowed: digits, such as "
+                "2:20: [\"default\"].connection_limit: not a number: \"many\", allowed: digits, "
+                "such as "
                 "32 or \"1,000\""},
         Refusal{"[\"default\"]\nconnection_limit = [1]",
                 "2:20: [\"default\"].connection_limit: is a list, allowed: an integer"},
-        Refusal{"[\"default\"]\nmax_message_rate = 5",
-                "2:20: [\"default\"].max_message_rate: is an integer, allowed: a rate in quotes, such "
-                "as \"500/s\""},
-        Refusal{"[\"default\"]\nmax_message_rate = \"5/fortnight\"",
-                "2:20: [\"default\"].max_message_rate: not a rate: \"5/fortnight\", allowed: a number "
-                "of at least 1, a slash and s, min, h or d, such as \"500/s\", \"1,000/hr\", "
-                "\"100/min,max_burst=10\""},
+        Refusal{
+            "[\"default\"]\nmax_message_rate = 5",
+            "2:20: [\"default\"].max_message_rate: is an integer, allowed: a rate in quotes, such "
+            "as \"500/s\""},
+        Refusal{
+            "[\"default\"]\nmax_message_rate = \"5/fortnight\"",
+            "2:20: [\"default\"].max_message_rate: not a rate: \"5/fortnight\", allowed: a number "
+            "of at least 1, a slash and s, min, h or d, such as \"500/s\", \"1,000/hr\", "
+            "\"100/min,max_burst=10\""},
         Refusal{"[\"default\"]\nidle_timeout = \"2d\"",
                 "2:16: [\"default\"].idle_timeout: is 2d, allowed: 1ms to 1d"},
-        Refusal{"[\"default\"]\nidle_timeout = 5",
-                "2:16: [\"default\"].idle_timeout: is an integer, allowed: a duration in quotes, such "
-                "as \"30s\""},
+        Refusal{
+            "[\"default\"]\nidle_timeout = 5",
+            "2:16: [\"default\"].idle_timeout: is an integer, allowed: a duration in quotes, such "
+            "as \"30s\""},
         Refusal{"[\"default\"]\nenable_tls = \"required\"",
                 "2:14: [\"default\"].enable_tls: is \"required\", allowed: \"Opportunistic\", "
                 "\"OpportunisticInsecure\", \"Required\", \"RequiredInsecure\", \"Disabled\""},
         Refusal{"[\"default\"]\nenable_tls = true",
-                "2:14: [\"default\"].enable_tls: is true or false, allowed: a policy in quotes, such as "
+                "2:14: [\"default\"].enable_tls: is true or false, allowed: a policy in quotes, "
+                "such as "
                 "\"Opportunistic\""},
         Refusal{"[\"default\"]\npipelining = \"all\"",
-                "2:14: [\"default\"].pipelining: is \"all\", allowed: \"message\", \"group\", \"none\""},
+                "2:14: [\"default\"].pipelining: is \"all\", allowed: \"message\", \"group\", "
+                "\"none\""},
         Refusal{"[\"default\"]\npipelining = 1",
                 "2:14: [\"default\"].pipelining: is an integer, allowed: \"message\", \"group\" or "
                 "\"none\""},
-        Refusal{"[\"default\"]\nmax_data_rate = 1.5",
-                "2:17: [\"default\"].max_data_rate: is a number with a point, allowed: a data rate in "
-                "quotes, such as \"10MiB/s\""},
+        Refusal{
+            "[\"default\"]\nmax_data_rate = 1.5",
+            "2:17: [\"default\"].max_data_rate: is a number with a point, allowed: a data rate in "
+            "quotes, such as \"10MiB/s\""},
         Refusal{"[\"a.example\"]\nprovider_connection_limit = 5",
                 "2:1: [\"a.example\"].provider_connection_limit: is out of place, allowed: in "
                 "[provider.\"name\"]"},
-        Refusal{"[\"a.example\".sources.\"x\"]\nsite_connection_limit = 5",
-                "2:1: [\"a.example\".sources.\"x\"].site_connection_limit: counts over all sources, "
-                "allowed: outside sources"},
+        Refusal{
+            "[\"a.example\".sources.\"x\"]\nsite_connection_limit = 5",
+            "2:1: [\"a.example\".sources.\"x\"].site_connection_limit: counts over all sources, "
+            "allowed: outside sources"},
         Refusal{"[\"a.example\"]\nsources = 5",
                 "2:11: [\"a.example\"].sources: is an integer, allowed: blocks of sources"},
         Refusal{"[\"a.example\"]\nsources.x = 5",
@@ -367,10 +393,11 @@ INSTANTIATE_TEST_SUITE_P(
                 "2:10: [provider.\"p\"].match: an element is not one rule, allowed: a list such as "
                 "[{MXSuffix=\".example.com\"}, {DomainSuffix=\".example\"}, "
                 "{HostName=\"mx.example.com\"}]"},
-        Refusal{"[provider.\"p\"]\nmatch = [{MxSuffix=\"x\"}]",
-                "2:10: [provider.\"p\"].match: \"MxSuffix\" is no rule with a text, allowed: a list "
-                "such as [{MXSuffix=\".example.com\"}, {DomainSuffix=\".example\"}, "
-                "{HostName=\"mx.example.com\"}]"}));
+        Refusal{
+            "[provider.\"p\"]\nmatch = [{MxSuffix=\"x\"}]",
+            "2:10: [provider.\"p\"].match: \"MxSuffix\" is no rule with a text, allowed: a list "
+            "such as [{MXSuffix=\".example.com\"}, {DomainSuffix=\".example\"}, "
+            "{HostName=\"mx.example.com\"}]"}));
 
 constexpr std::string_view kRule = "[[\"d.example\".automation]]\n";
 
@@ -385,32 +412,39 @@ TEST_P(AutomationRefusal, IsTold) {
 INSTANTIATE_TEST_SUITE_P(
     EveryError, AutomationRefusal,
     ::testing::Values(
-        Refusal{"action=\"Suspend\"\nduration=\"1h\"", "1:1: [\"d.example\"].automation.regex: is missing"},
-        Refusal{"regex=\"x\"\nduration=\"1h\"", "1:1: [\"d.example\"].automation.action: is missing"},
+        Refusal{"action=\"Suspend\"\nduration=\"1h\"",
+                "1:1: [\"d.example\"].automation.regex: is missing"},
+        Refusal{"regex=\"x\"\nduration=\"1h\"",
+                "1:1: [\"d.example\"].automation.action: is missing"},
         Refusal{"regex=\"x\"\naction=\"Suspend\"",
                 "1:1: [\"d.example\"].automation.duration: is missing"},
-        Refusal{"regex=[1]\naction=\"Suspend\"\nduration=\"1h\"",
-                "2:8: [\"d.example\"].automation.regex: is an integer, allowed: a pattern in quotes or "
-                "a list of them"},
+        Refusal{
+            "regex=[1]\naction=\"Suspend\"\nduration=\"1h\"",
+            "2:8: [\"d.example\"].automation.regex: is an integer, allowed: a pattern in quotes or "
+            "a list of them"},
         Refusal{"regex=\"x\"\naction=\"Explode\"\nduration=\"1h\"",
                 "3:8: [\"d.example\"].automation.action: is no action, allowed: \"Suspend\", "
                 "\"SuspendTenant\", \"SuspendCampaign\", \"Bounce\", \"BounceTenant\", "
                 "\"BounceCampaign\", {SetConfig={name=\"key\", value=...}} or SetDomainConfig"},
-        Refusal{"regex=\"x\"\naction={SetConfig={name=\"conection_limit\", value=1}}\nduration=\"1h\"",
-                "3:25: [\"d.example\"].automation.SetConfig.conection_limit: unknown key, did you mean "
-                "\"connection_limit\"?"},
-        Refusal{"regex=\"x\"\naction={SetConfig={name=\"connection_limit\", value=0}}\nduration=\"1h\"",
-                "3:51: [\"d.example\"].automation.SetConfig.connection_limit: is 0, allowed: an integer "
-                "from 1 to 1000000"},
+        Refusal{
+            "regex=\"x\"\naction={SetConfig={name=\"conection_limit\", value=1}}\nduration=\"1h\"",
+            "3:25: [\"d.example\"].automation.SetConfig.conection_limit: unknown key, did you mean "
+            "\"connection_limit\"?"},
+        Refusal{
+            "regex=\"x\"\naction={SetConfig={name=\"connection_limit\", value=0}}\nduration=\"1h\"",
+            "3:51: [\"d.example\"].automation.SetConfig.connection_limit: is 0, allowed: an "
+            "integer "
+            "from 1 to 1000000"},
         Refusal{"regex=\"x\"\naction=\"Suspend\"\ntrigger={Treshold=\"2/h\"}\nduration=\"1h\"",
                 "4:9: [\"d.example\"].automation.trigger: is no trigger, allowed: \"Immediate\", "
                 "{Threshold=\"2/hr\"}"},
         Refusal{"regex=\"x\"\naction=\"Suspend\"\nmatch_internal=1\nduration=\"1h\"",
                 "4:16: [\"d.example\"].automation.match_internal: is an integer, allowed: true or "
                 "false"},
-        Refusal{"regex=\"x\"\naction=\"Suspend\"\nlength=1\nduration=\"1h\"",
-                "4:1: [\"d.example\"].automation.length: unknown key, allowed: regex, action, trigger, "
-                "duration, match_internal"}));
+        Refusal{
+            "regex=\"x\"\naction=\"Suspend\"\nlength=1\nduration=\"1h\"",
+            "4:1: [\"d.example\"].automation.length: unknown key, allowed: regex, action, trigger, "
+            "duration, match_internal"}));
 
 TEST_F(ShapingTest, ANameThatIsNoDomainIsRefused) {
     const auto loaded = shape({"[\"\u2603.example\"]\nconnection_limit = 5\n"});
@@ -422,22 +456,24 @@ TEST_F(ShapingTest, ANameThatIsNoDomainIsRefused) {
 
 TEST_F(ShapingTest, AnUnquotedDomainIsExplained) {
     const auto loaded = shape({"[gmail.com]\nconnection_limit = 5\n"});
-    EXPECT_THAT(told(loaded.problems),
-                ElementsAre("a.toml:1:2: warning: [\"gmail\"]: is a domain of one label; a domain with a "
-                            "dot needs quotes, such as [\"gmail.com\"]",
-                            "a.toml:1:8: [\"gmail\"].com: unknown block, allowed: sources; a domain "
-                            "needs quotes, such as [\"gmail.com\"]"));
+    EXPECT_THAT(
+        told(loaded.problems),
+        ElementsAre("a.toml:1:2: warning: [\"gmail\"]: is a domain of one label; a domain with a "
+                    "dot needs quotes, such as [\"gmail.com\"]",
+                    "a.toml:1:8: [\"gmail\"].com: unknown block, allowed: sources; a domain "
+                    "needs quotes, such as [\"gmail.com\"]"));
 }
 
 TEST_F(ShapingTest, WarningsLeaveTheFileUsable) {
     const auto loaded = shape({"[\"default\"]\ndata_dot_timeout = \"60s\"\nmx_rollup = true\n"});
     EXPECT_FALSE(has_errors(loaded.problems));
-    EXPECT_THAT(told(loaded.problems),
-                ElementsAre("a.toml:2:1: warning: [\"default\"].data_dot_timeout: is under the 10m of "
-                            "RFC 5321 4.5.3.2.6; a receiver that takes longer will get the message "
-                            "twice",
-                            "a.toml:3:13: warning: [\"default\"].mx_rollup: means nothing in the default "
-                            "block, allowed: in domain blocks"));
+    EXPECT_THAT(
+        told(loaded.problems),
+        ElementsAre("a.toml:2:1: warning: [\"default\"].data_dot_timeout: is under the 10m of "
+                    "RFC 5321 4.5.3.2.6; a receiver that takes longer will get the message "
+                    "twice",
+                    "a.toml:3:13: warning: [\"default\"].mx_rollup: means nothing in the default "
+                    "block, allowed: in domain blocks"));
     EXPECT_EQ(loaded.rules.effective("d", "s", {}, "").data_dot_timeout.value, 60'000);
 }
 
