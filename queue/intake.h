@@ -84,6 +84,8 @@ class Intake final : private Operation, private Timer {
     void stop() { stopping_ = true; }
     // Nothing is being read or published and no name waits.
     bool idle() const;
+    // Nothing is being read or published; names may wait.
+    bool idle_now() const { return !job_; }
     // Ends the watch; then idle() of the ring.
     void close();
     bool closed() const { return !watching_; }

@@ -18,8 +18,12 @@ Reactor::Reactor(ShardId shard, MailExchange& exchange, std::unique_ptr<Ring> ri
       now_ns_(read_mono_clock()),
       wall_us_(read_wall_clock()),
       timers_(now_ns_ / kNsPerMs),
-      random_(random_seed()) {
+      random_(random_seed()),
+      account_from_ns_(now_ns_) {
     exchange_.set_ring(shard_, ring_.get());
+    ring_->before_early_submit([this] {
+        for (auto& hook : hooks_) hook();
+    });
 }
 
 Reactor::~Reactor() { exchange_.set_ring(shard_, nullptr); }
@@ -57,6 +61,17 @@ bool Reactor::run_ready() {
     return more;
 }
 
+// Half of the old value and half of the last 10 ms or more.
+void Reactor::account(MonoNs waited_ns) {
+    waited_ns_ += waited_ns;
+    const MonoNs span_ns = now_ns_ - account_from_ns_;
+    if (span_ns < 10 * kNsPerMs) return;
+    const double share = 1.0 - static_cast<double>(waited_ns_) / static_cast<double>(span_ns);
+    busy_ = (busy_ + std::clamp(share, 0.0, 1.0)) / 2;
+    account_from_ns_ = now_ns_;
+    waited_ns_ = 0;
+}
+
 void Reactor::turn(MonoNs latest_ns) {
     ++turns_;
     drain_mail();
@@ -71,9 +86,11 @@ void Reactor::turn(MonoNs latest_ns) {
         until_ns = next_ms == TimerWheel::kNever ? latest_ns
                                                  : std::min(latest_ns, next_ms * kNsPerMs);
     }
+    const MonoNs before_ns = until_ns > now_ns_ ? read_mono_clock() : 0;
     const auto events = ring_->wait(now_ns_, until_ns);
     exchange_.wake_up(shard_);
     read_clock();
+    account(before_ns ? now_ns_ - before_ns : 0);
     for (const auto& event : events) ring_->run(event);
 }
 

@@ -61,12 +61,15 @@ class Reactor {
 
     // Turns run since the start: for the metrics.
     uint64_t turns() const { return turns_; }
+    // The share of its time, 0 to 1, that the shard lately spent working rather than waiting.
+    double busy() const { return busy_; }
 
   private:
     Reactor(ShardId shard, MailExchange& exchange, std::unique_ptr<Ring> ring);
     void drain_mail();
     bool run_ready();
     void read_clock();
+    void account(MonoNs waited_ns);
 
     ShardId shard_;
     MailExchange& exchange_;
@@ -81,6 +84,8 @@ class Reactor {
     std::vector<std::function<bool()>> slices_;
     std::array<MailHandler, kMailKinds> handlers_;
     uint64_t turns_ = 0;
+    MonoNs account_from_ns_, waited_ns_ = 0;
+    double busy_ = 0;
 };
 
 // co_await Sleep(reactor, 100): at least so many milliseconds.

@@ -41,6 +41,7 @@ struct Ring::Impl {
     std::vector<Event> events;
     WakePoll wake_poll;
     int wake_fd = -1;
+    std::function<void()> early_submit;
 
     ~Impl() {
         if (ready) io_uring_queue_exit(&uring);
@@ -51,6 +52,7 @@ struct Ring::Impl {
     io_uring_sqe* sqe() {
         io_uring_sqe* entry = io_uring_get_sqe(&uring);
         while (!entry) {  // the queue is full: hand it over and go on
+            if (early_submit) early_submit();
             io_uring_submit(&uring);
             entry = io_uring_get_sqe(&uring);
         }
@@ -181,6 +183,8 @@ void Ring::wake_from_outside() {
     [[maybe_unused]] const ssize_t put = ::write(impl_->wake_fd, &one, sizeof one);
 }
 
+void Ring::before_early_submit(std::function<void()> hook) { impl_->early_submit = std::move(hook); }
+
 std::span<const Ring::Event> Ring::wait(MonoNs now_ns, MonoNs deadline_ns) {
     io_uring* uring = &impl_->uring;
     impl_->events.clear();
@@ -191,9 +195,7 @@ std::span<const Ring::Event> Ring::wait(MonoNs now_ns, MonoNs deadline_ns) {
         io_uring_cqe* first = nullptr;
         rc = io_uring_submit_and_wait_timeout(uring, &first, 1, &timeout, nullptr);
     } else {
-        rc = io_uring_submit(uring);
-        // Deferred completions arrive only when they are asked for.
-        if (rc >= 0 || rc == -EBUSY) io_uring_get_events(uring);
+        rc = io_uring_submit_and_get_events(uring);  // deferred completions arrive only when asked for
     }
     POSTRIDER_CHECK(rc >= 0 || rc == -ETIME || rc == -EINTR || rc == -EBUSY || rc == -EAGAIN ||
                         rc == -ENOMEM,

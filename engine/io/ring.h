@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -64,6 +65,9 @@ class Ring {
 
     // Runs one event: hands the buffer out, then gives it back to the kernel.
     void run(const Event& event);
+
+    // Called before a submission that a full queue forces in mid-turn: what must precede the turn's sends still does.
+    void before_early_submit(std::function<void()> hook);
 
     size_t in_flight() const { return in_flight_; }
 

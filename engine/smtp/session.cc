@@ -141,9 +141,11 @@ bool Session::begin(OutgoingMessage& message) {
     const Dialogue most = transactions_ > 0 || options_.dialogue < Dialogue::message ? options_.dialogue
                                                                                     : Dialogue::group;
     const BeginOptions options{.reused_session = transactions_ > 0 || current_ != &message,
-                               .reset_first = std::exchange(reset_first_, false)};
+                               .reset_first = reset_first_};
     const auto step = message.transaction.begin(capabilities_, most, options, out_);
-    return step != Transaction::Step::done;
+    if (step == Transaction::Step::done) return false;
+    reset_first_ = false;
+    return true;
 }
 
 // Takes the next message and appends its envelope flight to out_.

@@ -1,0 +1,25 @@
+// `postrider check`: the configuration, read as `run` would read it.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "engine/command_line.h"
+#include "engine/commands.h"
+
+namespace postrider {
+
+int run_check(int argc, char** argv) {
+    CLI::App app("Reads the configuration and says what is wrong with it.", "postrider check");
+    app.footer("Example:\n  postrider check --config postrider.toml");
+    std::string path;
+    app.add_option("--config", path, "Configuration; default ./postrider.toml, then /etc/postrider/postrider.toml");
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        return app.exit(error) == 0 ? 0 : kExitUsage;
+    }
+    if (!load_or_explain(path)) return kExitUsage;
+    std::printf("%s: no errors\n", config_path(path).c_str());
+    return 0;
+}
+
+}  // namespace postrider

@@ -1,0 +1,17 @@
+// What the commands have in common: where the configuration is, and how its problems are told.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "engine/config/config.h"
+
+namespace postrider {
+
+// `given`, or ./postrider.toml, or /etc/postrider/postrider.toml.
+std::string config_path(const std::string& given);
+
+// Loads it and prints every problem to stderr; empty when there are errors.
+std::optional<Config> load_or_explain(const std::string& given);
+
+}  // namespace postrider

@@ -1,0 +1,71 @@
+// The way of a window to its site, on one shard.
+//
+//   home shard of the domain: announce(window) -> route of the domain -> Site -> home shard of the site: attach(window)
+//
+// A domain is resolving (its route is being looked up; only then, and one look-up at a time), bound (its site is known until
+// the route expires), or parked (DNS failed for now: no attempt is burned; one recipient tells it in the log). A domain that
+// takes no mail is bounced here, record by record, without a connection.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <unordered_map>
+
+#include "engine/egress/site_worker.h"
+
+namespace postrider {
+
+// What the dispatcher asks of its shard besides.
+class DispatcherOwner {
+  public:
+    virtual ~DispatcherOwner() = default;
+    // To the site's home shard, reference included.
+    virtual void send_window(Site& site, ReadyWindow& window, int64_t expires_ms) = 0;
+    virtual std::string_view domain_name(DomainId domain) = 0;
+};
+
+class Dispatcher {
+  public:
+    Dispatcher(EgressContext& context, DispatcherOwner& owner, SiteTable& sites, const ShapingRules& shaping,
+               size_t shards);
+
+    // Domain's home: the window comes with a reference.
+    void announce(ReadyWindow& window);
+    // Site's home, or an invited shard.
+    void attach(Site& site, ReadyWindow& window, int64_t expires_ms);
+
+    // Wakes what waits for a time to open connections; once in a while.
+    void tick();
+    void drain();
+
+    template <class F>
+    void for_each_worker(F&& visit) const {
+        for (const auto& [id, worker] : workers_) visit(*worker);
+    }
+    size_t resolving() const { return resolving_; }
+
+  private:
+    struct Binding {
+        Site* site = nullptr;
+        int64_t expires_ms = 0;
+        uint32_t dns_failures = 0;
+    };
+
+    Task<void> resolve(ReadyWindow& window);
+    void bind(ReadyWindow& window, Binding& binding, std::shared_ptr<const MailRoute> route);
+    Task<void> bounce_all(ReadyWindow& window, const MailRoute& route);
+    void park_domain(ReadyWindow& window, Binding& binding, const MailRoute& route);
+    bool is_home(const Site& site) const { return site.id() % shards_ == context_.reactor.shard(); }
+
+    EgressContext& context_;
+    DispatcherOwner& owner_;
+    SiteTable& sites_;
+    const ShapingRules& shaping_;
+    const size_t shards_;
+    std::unordered_map<DomainId, Binding> bindings_;
+    std::unordered_map<SiteId, std::unique_ptr<SiteWorker>> workers_;
+    size_t resolving_ = 0;
+    bool draining_ = false;
+};
+
+}  // namespace postrider

@@ -1,0 +1,74 @@
+// What egress asks of its shard: the way back of records and outcomes.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "dns/candidates.h"
+#include "engine/egress/site.h"
+#include "engine/smtp/session.h"
+#include "queue/message_reader.h"
+#include "queue/ready_window.h"
+
+namespace postrider {
+
+// A message on its way: its transaction, and what was loaded for it.
+class QueuedMessage final : public OutgoingMessage {
+  public:
+    explicit QueuedMessage(MessageReader& reader) : reader_(reader) {}
+    Result<void> read(uint64_t offset, std::span<char> into) override { return reader_.read(loaded, offset, into); }
+    bool unchanged() override { return reader_.unchanged(loaded); }
+
+    LoadedMessage loaded;
+    LabelId campaign = 0, tenant = 0;
+
+  private:
+    MessageReader& reader_;
+};
+
+// Where an attempt went, for the log. Views into what the caller holds during the call.
+struct AttemptPlace {
+    std::string_view site, host, address, source, source_address, tls_cipher, tls_version;
+    uint64_t session_high = 0, session_low = 0;
+};
+
+class EgressOwner {
+  public:
+    virtual ~EgressOwner() = default;
+    // Recipient `index` of the message is settled (transaction.outcome(index)): log it, journal it, pass the record on.
+    virtual void settle(QueuedMessage& message, size_t index, const AttemptPlace& place) = 0;
+    // The dot is about to go: an intent for each accepted recipient.
+    virtual void before_dot(QueuedMessage& message) = 0;
+    // A record pulled from a window that was not tried.
+    virtual void put_back(RecordId id) = 0;
+    // A record that can be settled without a transaction: expired, or its domain takes no mail.
+    virtual void settle_unsent(RecordId id, const Outcome& outcome, bool counts) = 0;
+    virtual bool expired(RecordId id) = 0;
+    virtual void expire(RecordId id) = 0;
+    // To the domain's home: the window wants more; nothing of the domain until then; bind the domain again.
+    virtual void refill(DomainId domain) = 0;
+    virtual void park(DomainId domain, int64_t until_s, const std::string& why) = 0;
+    // To other shards: help with this window, which comes with a reference.
+    virtual void invite(Site& site, ReadyWindow& window) = 0;
+    // The wait before attempt `attempts` + 1, in seconds.
+    virtual int64_t retry_wait_s(uint32_t attempts) = 0;
+};
+
+// What every site worker of a shard uses.
+struct EgressContext {
+    Reactor& reactor;
+    Resolver& resolver;
+    HostHealth& health;
+    BufferPool& buffers;
+    TlsContext& tls;
+    MessageReader& reader;
+    RecordArena& arena;
+    SocketBudget& sockets;
+    const std::vector<EgressSource>& sources;
+    const AddressBlocks& prohibited;
+    uint16_t port = 25;
+    EgressOwner& owner;
+    Gate& gate;
+};
+
+}  // namespace postrider

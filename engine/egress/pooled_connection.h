@@ -1,0 +1,36 @@
+// A connection of a site's pool with its session: the feed through which the session gets messages and hands them back.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "engine/egress/site_worker.h"
+
+namespace postrider {
+
+class PooledConnection final : public SessionFeed {
+  public:
+    PooledConnection(SiteWorker& owner, ConnectionLease slot, SourceId number)
+        : worker(owner), lease(std::move(slot)), source(number), wake(owner.context_.reactor) {}
+
+    OutgoingMessage* next(const Capabilities& capabilities) override;
+    void before_dot(OutgoingMessage& message) override;
+    void settled(OutgoingMessage& message) override;
+
+    AttemptPlace place() const;
+    void remember_place(const Candidate& candidate);
+
+    SiteWorker& worker;
+    ConnectionLease lease;
+    SourceId source;
+    Event wake;
+    std::shared_ptr<const EffectiveShaping> shaping;
+    std::unique_ptr<Connection> connection;
+    std::unique_ptr<Session> session;
+    std::string host, address, source_address;  // for the log
+    uint64_t session_high = 0, session_low = 0;
+    uint32_t deliveries = 0;
+    bool retiring = false;
+};
+
+}  // namespace postrider

@@ -1,0 +1,94 @@
+// What one shard does for one site: windows in rotation on one side, pooled connections on the other.
+//
+//   attach(window) -> rotation -> a connection that is free pulls the next message -> settled -> ...
+//
+// Connection count follows the need: it starts at kFirstConnections, grows by one with each message that was taken while
+// more waits and the shard has time to spare (a shard that is busy gains nothing by more connections), and is halved when a
+// connection fails; never above the shard's share of the path's limit. An idle connection waits idle_timeout for more and is
+// retired when the peer speaks or closes.
+//
+// A site none of whose hosts can be reached is parked: one recipient tells it in the log (the probe), the others keep
+// their attempts; after a wait by the retry schedule the next probe goes out (FAULTS 89).
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/egress/egress_owner.h"
+
+namespace postrider {
+
+class PooledConnection;
+
+class SiteWorker {
+  public:
+    static constexpr uint32_t kFirstConnections = 2;
+
+    SiteWorker(EgressContext& context, Site& site, bool home);
+    ~SiteWorker();
+
+    Site& site() { return site_; }
+    // The window comes with a reference. `expires_ms`: when the domain's binding must be renewed.
+    void attach(ReadyWindow& window, int64_t expires_ms);
+    // Wakes or opens connections for the mail that waits.
+    void pump();
+    // No new transaction; connections end after theirs.
+    void drain();
+    bool unused() const { return rotation_.empty() && connections_.empty(); }
+
+    size_t connections() const { return connections_.size(); }
+    size_t connecting() const { return connecting_; }
+    uint64_t opened() const { return opened_; }
+    uint64_t opened_tls() const { return opened_tls_; }
+
+  private:
+    friend class PooledConnection;
+    struct Attachment {
+        ReadyWindow* window;
+        int64_t expires_ms;
+    };
+
+    Task<void> run(PooledConnection& pooled);
+    Task<bool> open(PooledConnection& pooled);
+    Task<std::optional<SessionFailure>> open_session(PooledConnection& pooled, std::unique_ptr<Connection> connection,
+                                                     const Candidate& candidate, bool tls);
+    Task<void> serve(PooledConnection& pooled);
+    void could_not_open(PooledConnection& pooled, const SessionFailure& failure, const Candidate* last);
+    void park_site(PooledConnection& pooled, const SessionFailure& failure, const Candidate* last);
+    void leave_rotation(size_t index, bool abandon);
+
+    uint32_t allowed_at_most() const;
+    size_t source_count() const;
+    uint32_t waiting() const;
+    QueuedMessage* pull();
+    bool fill(QueuedMessage& message, RecordId first, ReadyWindow& window);
+    void add_recipient(QueuedMessage& message, RecordId id);
+    void give_back(QueuedMessage& message);
+    void settle_all(QueuedMessage& message, const AttemptPlace& place);
+    std::unique_ptr<QueuedMessage> spare();
+
+    EgressContext& context_;
+    Site& site_;
+    const bool home_;
+    std::vector<Attachment> rotation_;
+    size_t turn_ = 0;
+    std::vector<std::unique_ptr<PooledConnection>> connections_;
+    std::vector<PooledConnection*> idle_;  // the most recent last
+    std::vector<std::unique_ptr<QueuedMessage>> spares_;
+    size_t connecting_ = 0;
+    size_t live_ = 0;  // with an open session
+    uint32_t window_ = kFirstConnections;
+    int64_t no_opening_before_ms_ = 0;
+    int64_t parked_until_ms_ = 0;
+    std::string parked_why_;
+    int64_t invited_ms_ = 0;
+    uint32_t next_source_ = 0;
+    Dialogue most_ = Dialogue::message;  // less once a host of the site was out of step
+    bool draining_ = false;
+    uint64_t opened_ = 0, opened_tls_ = 0;
+    RecipientText text_;
+};
+
+}  // namespace postrider

@@ -1,0 +1,202 @@
+#include "engine/engine.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <sys/resource.h>
+
+#include <condition_variable>
+#include <cstdio>
+#include <future>
+
+#include <fmt/format.h>
+
+namespace postrider {
+namespace {
+
+Result<std::vector<EgressSource>> make_sources(const Config& config) {
+    std::vector<EgressSource> sources;
+    sources.push_back({"unspecified", std::nullopt, config.server.hostname});
+    for (const auto& source : config.sources) {
+        auto address = SocketAddress::parse(source.address, 0);
+        if (!address) return fail(fmt::format("[[source]] {}: {}", source.name, address.error().text));
+        sources.push_back({source.name, *address, source.hostname});
+    }
+    return sources;
+}
+
+// Every connection is a descriptor, and so are the spool's folders and open files.
+Result<void> raise_descriptor_limit(uint32_t connections) {
+    rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return fail_errno("getrlimit");
+    const rlim_t wanted = connections + 2048;
+    if (limit.rlim_cur >= wanted) return {};
+    limit.rlim_cur = std::min(wanted, limit.rlim_max);
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0) return fail_errno("setrlimit");
+    if (limit.rlim_cur < wanted)
+        std::fprintf(stderr,
+                     "postrider: %llu file descriptors allowed, [limits] connections = %u wants %llu; raise them with "
+                     "ulimit -n\n",
+                     static_cast<unsigned long long>(limit.rlim_cur), connections,
+                     static_cast<unsigned long long>(wanted));
+    return {};
+}
+
+size_t cores() {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+    return std::max(1, CPU_COUNT(&set));
+}
+
+// The n-th of the cores this process may use; with more shards than cores they share.
+void pin_to_core(size_t number) {
+    cpu_set_t allowed;
+    CPU_ZERO(&allowed);
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+    size_t left = number % static_cast<size_t>(std::max(1, CPU_COUNT(&allowed)));
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+        if (!CPU_ISSET(cpu, &allowed)) continue;
+        if (left-- > 0) continue;
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        pthread_setaffinity_np(pthread_self(), sizeof one, &one);
+        return;
+    }
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> Engine::start(Config config) {
+    std::unique_ptr<Engine> engine(new Engine);
+    auto sources = make_sources(config);
+    if (!sources) return std::unexpected(sources.error());
+    if (auto raised = raise_descriptor_limit(config.limits.connections); !raised)
+        return std::unexpected(raised.error());
+    const size_t count = config.server.shards ? config.server.shards : cores();
+    engine->shared_ = std::make_unique<SharedState>(std::move(config), count, std::move(*sources));
+    SharedState& shared = *engine->shared_;
+    auto tls = TlsContext::make(TlsLevel::opportunistic, shared.tls_sessions);
+    if (!tls) return std::unexpected(tls.error());
+    shared.tls = std::move(*tls);
+    auto spool = SpoolDirectory::open(shared.config.server.spool);
+    if (!spool) return std::unexpected(spool.error());
+    shared.spool = std::move(*spool);
+    auto recovered = recover_journals(shared.spool->journal(), engine->report_);
+    if (!recovered) return fail("journal: " + recovered.error().text, EBADMSG);
+    shared.recovered = std::make_shared<RecoveredState>(std::move(*recovered));
+    if (auto started = engine->start_shards(); !started) return std::unexpected(started.error());
+    return engine;
+}
+
+Result<void> Engine::start_shards() {
+    SharedState& shared = *shared_;
+    std::vector<std::future<Result<Shard*>>> made;
+    for (size_t i = 0; i < shared.shards; ++i) {
+        std::promise<Result<Shard*>> promise;
+        made.push_back(promise.get_future());
+        ++running_;
+        threads_.emplace_back([this, &shared, i, ready = std::move(promise)]() mutable {
+            pin_to_core(i);
+            auto shard = Shard::make(static_cast<ShardId>(i), shared);
+            if (!shard) {
+                ready.set_value(std::unexpected(shard.error()));
+                --running_;
+                return;
+            }
+            ready.set_value(shard->get());
+            if (!(*shard)->run()) {
+                clean_ = false;
+                (void)shard->release();  // connections are still in flight: the process ends with them
+            }
+            --running_;
+        });
+    }
+    Result<void> outcome;
+    for (auto& future : made) {
+        auto shard = future.get();
+        if (shard)
+            shards_.push_back(*shard);
+        else
+            outcome = std::unexpected(shard.error());
+    }
+    if (outcome) return outcome;
+    shared.drained += shared.shards - shards_.size();
+    stop_at_once();
+    join();
+    return outcome;
+}
+
+Engine::~Engine() {
+    if (!threads_.empty()) {
+        stop_at_once();
+        join();
+    }
+    if (!clean_) (void)shared_.release();  // shards left behind still refer to it
+}
+
+void Engine::stop() {
+    for (Shard* shard : shards_) shard->stop();
+}
+
+void Engine::stop_at_once() {
+    for (Shard* shard : shards_) shard->stop_at_once();
+}
+
+void Engine::reopen_log() {
+    for (Shard* shard : shards_) shard->reopen_log();
+}
+
+bool Engine::join() {
+    for (auto& thread : threads_) thread.join();
+    threads_.clear();
+    shards_.clear();
+    return clean_;
+}
+
+void Engine::on_each_shard(const std::function<void(Shard&)>& call) {
+    std::vector<std::future<void>> done;
+    for (Shard* shard : shards_) {
+        auto promise = std::make_shared<std::promise<void>>();
+        done.push_back(promise->get_future());
+        shard->call([&call, promise](Shard& here) {
+            call(here);
+            promise->set_value();
+        });
+    }
+    // A shard that ends meanwhile drops the call, and with it the promise: that ends the wait too.
+    for (auto& future : done) future.wait();
+}
+
+Totals Engine::totals() const {
+    Totals t;
+    // Finals first, accepted last: pending is never too small.
+    for (const auto& m : shared_->metrics) {
+        t.delivered += m.delivered.get();
+        t.bounced += m.bounced.get();
+        t.expired += m.expired.get();
+        t.cancelled += m.cancelled.get();
+        t.waiting += m.waiting.get();
+    }
+    for (const auto& m : shared_->metrics) {
+        t.deferred_attempts += m.attempts_deferred.get();
+        t.possible_duplicates += m.possible_duplicates.get();
+        t.refused += m.refused.get();
+        t.refused_recipients += m.refused_recipients.get();
+        t.files += m.files.get();
+        t.messages += m.messages.get();
+        t.octets += m.octets.get();
+        t.connections += m.connections.get();
+        t.connections_opened += m.connections_opened.get();
+        t.connections_tls += m.connections_tls.get();
+        t.dns_queries += m.dns_queries.get();
+        const uint64_t due_s = m.next_due_s.get();
+        if (due_s && (!t.next_due_s || due_s < t.next_due_s)) t.next_due_s = due_s;
+        t.intake_idle &= m.intake_idle.get() != 0;
+        t.commit_idle &= m.commit_idle.get() != 0;
+        t.accepted += m.accepted.get();
+    }
+    return t;
+}
+
+}  // namespace postrider

@@ -1,0 +1,61 @@
+// The engine: spool lock, recovery, then one thread for each shard. Owns everything; the command line and the admin socket
+// talk to it.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "engine/shard.h"
+
+namespace postrider {
+
+// Sums over the shards, a moment's view.
+struct Totals {
+    uint64_t accepted = 0, delivered = 0, bounced = 0, expired = 0, cancelled = 0, deferred_attempts = 0;
+    uint64_t possible_duplicates = 0, refused = 0, refused_recipients = 0, files = 0, messages = 0, octets = 0;
+    uint64_t waiting = 0, connections = 0, connections_opened = 0, connections_tls = 0, dns_queries = 0;
+    uint64_t next_due_s = 0;  // 0: nobody waits for a time
+    bool intake_idle = true, commit_idle = true;
+
+    uint64_t finals() const { return delivered + bounced + expired + cancelled; }
+    uint64_t pending() const { return accepted - finals(); }
+};
+
+class Engine {
+  public:
+    // Takes the spool, reads the journals, starts the shards. Exit codes of the error: 3 when another engine holds the
+    // spool (code EWOULDBLOCK), 4 when the journal is damaged (code EBADMSG), else 1.
+    static Result<std::unique_ptr<Engine>> start(Config config);
+    ~Engine();
+
+    const Config& config() const { return shared_->config; }
+    SharedState& shared() { return *shared_; }
+    size_t shards() const { return shards_.size(); }
+    Totals totals() const;
+    const RecoveryReport& recovery() const { return report_; }
+
+    void stop();          // drain, at most shutdown_timeout
+    void stop_at_once();  // a second SIGTERM
+    void reopen_log();
+    // Waits for the shards; true when every connection ended in order.
+    bool join();
+    bool running() const { return running_.load() > 0; }
+
+    // Runs `call` on each shard's thread and waits for all.
+    void on_each_shard(const std::function<void(Shard&)>& call);
+
+  private:
+    Engine() = default;
+    Result<void> start_shards();
+
+    std::unique_ptr<SharedState> shared_;
+    RecoveryReport report_;
+    std::vector<Shard*> shards_;  // each is its thread's; valid until join()
+    std::vector<std::thread> threads_;
+    std::atomic<size_t> running_{0};
+    std::atomic<bool> clean_{true};
+};
+
+}  // namespace postrider

@@ -1,0 +1,51 @@
+// postrider: one program, its commands by their first word.
+#include <cstdio>
+#include <cstring>
+#include <string_view>
+
+#include "engine/commands.h"
+#include "tools/gen.h"
+#include "tools/send.h"
+#include "tools/sink/sink.h"
+
+namespace {
+
+struct Command {
+    std::string_view name;
+    int (*run)(int argc, char** argv);
+    const char* summary;
+};
+
+constexpr Command kCommands[] = {
+    {"run", postrider::run_engine, "deliver the mail in the spool"},
+    {"check", postrider::run_check, "read the configuration and say what is wrong with it"},
+    {"send", postrider::run_send, "put messages into the spool, safely"},
+    {"status", postrider::run_status, "ask a running engine what it is doing"},
+    {"sink", postrider::run_sink, "a receiver for tests and rehearsals: SMTP and DNS"},
+    {"gen", postrider::run_gen, "fill a spool for load tests"},
+};
+
+int usage(std::FILE* out) {
+    std::fputs("postrider delivers bulk mail from a spool directory to the recipients' mail servers.\n\n"
+               "usage: postrider COMMAND [options]\n\n", out);
+    for (const auto& command : kCommands)
+        std::fprintf(out, "  %-8s %s\n", command.name.data(), command.summary);
+    std::fputs("\n`postrider COMMAND --help` tells more, with an example.\n", out);
+    return out == stdout ? 0 : postrider::kExitUsage;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    if (argc < 2) return usage(stderr);
+    const std::string_view name = argv[1];
+    if (name == "--help" || name == "-h" || name == "help") return usage(stdout);
+    if (name == "--version") {
+        std::printf("postrider %s\n", POSTRIDER_VERSION);
+        return 0;
+    }
+    for (const auto& command : kCommands)
+        if (command.name == name) return command.run(argc - 1, argv + 1);
+    std::fprintf(stderr, "postrider: there is no command `%s`\n\n", argv[1]);
+    return usage(stderr);
+}

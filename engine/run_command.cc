@@ -1,0 +1,144 @@
+// `postrider run`: starts the engine, serves the admin socket, shows progress, obeys signals.
+//
+// SIGTERM, SIGINT: drain (at most shutdown_timeout), a second one stops at once. SIGHUP: the delivery log is opened anew.
+#include <signal.h>
+#include <time.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <fmt/format.h>
+
+#include "engine/admin_transport.h"
+#include "engine/command_line.h"
+#include "engine/commands.h"
+#include "engine/config/units.h"
+#include "engine/progress.h"
+#include "engine/status.h"
+
+namespace postrider {
+namespace {
+
+constexpr int64_t kLookEveryNs = 20 * kNsPerMs;
+
+struct RunOptions {
+    std::string config;
+    bool until_empty = false;
+    int64_t wait_until_s = 0;  // retries due before it are waited for
+    bool quiet = false;
+};
+
+// True when new/ is empty, nothing is being taken in, and every recipient is final or waits for a time beyond the wish.
+bool nothing_to_do(const Totals& totals, const RunOptions& options) {
+    if (!totals.intake_idle || totals.pending() != totals.waiting) return false;
+    return totals.waiting == 0 || !totals.next_due_s ||
+           static_cast<int64_t>(totals.next_due_s) > options.wait_until_s;
+}
+
+void explain_recovery(const RecoveryReport& report) {
+    for (const auto& bad : report.damaged)
+        std::fprintf(stderr, "postrider: journal %s is damaged at offset %llu (%llu octets); what follows was salvaged\n",
+                     bad.file.c_str(), static_cast<unsigned long long>(bad.offset),
+                     static_cast<unsigned long long>(bad.size));
+}
+
+int watch(Engine& engine, const RunOptions& options, const sigset_t& signals) {
+    Progress progress(read_mono_clock());
+    Totals before{};
+    bool empty_before = false;
+    int terms = 0;
+    const timespec patience{0, kLookEveryNs};
+    while (engine.running()) {
+        const int signal = sigtimedwait(&signals, nullptr, &patience);
+        if (signal == SIGHUP) engine.reopen_log();
+        if (signal == SIGTERM || signal == SIGINT) {
+            if (terms++ == 0)
+                engine.stop();
+            else
+                engine.stop_at_once();
+        }
+        const Totals totals = engine.totals();
+        if (!options.quiet) progress.show(totals, read_mono_clock());
+        if (!options.until_empty || terms) continue;
+        // Twice in a row, with nothing moved between: the sums are a moment's view of several shards.
+        const bool empty = nothing_to_do(totals, options);
+        if (empty && empty_before && totals.accepted == before.accepted && totals.finals() == before.finals()) {
+            engine.stop();
+            ++terms;
+        }
+        empty_before = empty;
+        before = totals;
+    }
+    const bool clean = engine.join();
+    const Totals totals = engine.totals();
+    if (!options.quiet) progress.end(totals, read_mono_clock());
+    if (!clean)
+        std::fprintf(stderr, "postrider: the shutdown timeout has passed; unanswered messages are tried again later\n");
+    if (engine.recovery().damaged_stretches > 0) return kExitJournal;
+    return options.until_empty && totals.pending() > 0 ? kExitMailWaits : 0;
+}
+
+int exit_code_of(const Error& error) {
+    if (error.code == EWOULDBLOCK) return kExitSpoolHeld;
+    return error.code == EBADMSG ? kExitJournal : kExitFailure;
+}
+
+}  // namespace
+
+int run_engine(int argc, char** argv) {
+    CLI::App app("Delivers the mail in the spool until it is told to stop.", "postrider run");
+    app.footer("Example:\n  postrider run --config postrider.toml --until-empty\n\n"
+               "Exit codes: 0 all final, 1 failure, 2 configuration, 3 spool held by another engine,\n"
+               "4 journal damaged or failed, 75 mail waits in the spool.");
+    RunOptions options;
+    std::string until;
+    app.add_option("--config", options.config, "Configuration; default ./postrider.toml, then /etc/postrider/postrider.toml");
+    auto* until_empty = app.add_option("--until-empty", until,
+                                       "End when nothing is left to send now; with =DURATION wait for retries due within it")
+                            ->expected(0, 1);
+    app.add_flag("--quiet", options.quiet, "No progress line");
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        return app.exit(error) == 0 ? 0 : kExitUsage;
+    }
+    options.until_empty = until_empty->count() > 0;
+    if (!until.empty()) {
+        auto wait = parse_duration(until);
+        if (!wait) {
+            std::fprintf(stderr, "postrider run: --until-empty: %s\n", wait.error().text.c_str());
+            return kExitUsage;
+        }
+        options.wait_until_s = read_wall_clock() / kUsPerSecond + *wait / kMsPerSecond;
+    }
+    auto config = load_or_explain(options.config);
+    if (!config) return kExitUsage;
+
+    sigset_t signals;
+    sigemptyset(&signals);
+    for (int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
+    pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+    ::signal(SIGPIPE, SIG_IGN);
+
+    const int64_t started_s = read_wall_clock() / kUsPerSecond;
+    auto engine = Engine::start(std::move(*config));
+    if (!engine) {
+        std::fprintf(stderr, "postrider: %s\n", engine.error().text.c_str());
+        return exit_code_of(engine.error());
+    }
+    explain_recovery((*engine)->recovery());
+    int code;
+    {
+        AdminServer admin;
+        admin.Get("/status", [&](const httplib::Request&, httplib::Response& response) {
+            response.set_content(status_json(**engine, started_s).dump() + "\n", "application/json");
+        });
+        if (auto listening = admin.listen((*engine)->config().server.admin); !listening) {
+            std::fprintf(stderr, "postrider: %s\n", listening.error().text.c_str());
+            return kExitFailure;
+        }
+        code = watch(**engine, options, signals);
+    }
+    return code;
+}
+
+}  // namespace postrider

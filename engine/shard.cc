@@ -1,0 +1,535 @@
+#include "engine/shard.h"
+
+#include <cstdio>
+
+#include <fmt/format.h>
+
+#include "engine/core/check.h"
+#include "engine/egress/pooled_connection.h"
+
+namespace postrider {
+namespace {
+
+constexpr DurationMs kCountEveryMs = 10;
+constexpr DurationMs kLongestWaitMs = 100;
+// A connection with TLS, its session and its buffers: what the memory budget keeps free for each.
+constexpr uint64_t kConnectionBytes = 64 * 1024;
+
+LoggedResponse logged(const Outcome& outcome) {
+    LoggedResponse response;
+    response.code = outcome.code;
+    response.enhanced_class = outcome.enhanced.class_;
+    response.enhanced_subject = outcome.enhanced.subject;
+    response.enhanced_detail = outcome.enhanced.detail;
+    response.content = outcome.text;
+    response.command = name_of(outcome.phase);
+    return response;
+}
+
+}  // namespace
+
+SharedState::SharedState(Config c, size_t shard_count, std::vector<EgressSource> egress_sources)
+    : config(std::move(c)),
+      shards(shard_count),
+      sources(std::move(egress_sources)),
+      exchange(shard_count),
+      sites(sources.size()),
+      sockets(config.limits.connections),
+      metrics(shard_count) {
+    schedule.retry_after_ms = config.retry.retry_after_ms;
+    schedule.max_age_s = config.retry.max_age_ms / kMsPerSecond;
+    content_rules.long_lines_send = config.content.long_lines == LongLines::send;
+}
+
+Shard::Shard(ShardId id, SharedState& shared, std::unique_ptr<Reactor> reactor)
+    : shared_(shared),
+      reactor_(std::move(reactor)),
+      metrics_(shared.metrics[id]),
+      supply_(shared.arena),
+      reader_(*shared.spool, shared.files, shared.content_rules) {}
+
+Shard::~Shard() = default;
+
+Result<std::unique_ptr<Shard>> Shard::make(ShardId id, SharedState& shared) {
+    auto reactor = Reactor::make(id, shared.exchange, {});
+    if (!reactor) return std::unexpected(reactor.error());
+    std::unique_ptr<Shard> shard(new Shard(id, shared, std::move(*reactor)));
+    if (auto built = shard->build(); !built) return std::unexpected(built.error());
+    return shard;
+}
+
+Result<void> Shard::build() {
+    const Config& config = shared_.config;
+    auto resolver = AresResolver::make(*reactor_, {.servers = config.dns.servers});
+    if (!resolver) return std::unexpected(resolver.error());
+    resolver_ = std::move(*resolver);
+    auto delivery_log = DeliveryLog::open(config.server.log);
+    if (!delivery_log) return std::unexpected(delivery_log.error());
+    log_ = std::move(*delivery_log);
+    Journal::Options options;
+    auto journal = Journal::open(shared_.spool->journal(), reactor_->shard(),
+                                 shared_.recovered->next_sequence(), std::move(options));
+    if (!journal) return std::unexpected(journal.error());
+    journal_ = std::move(*journal);
+    commit_ = std::make_unique<GroupCommit>(*reactor_, GroupCommit::Options{.commit_ms = config.journal.commit_ms},
+                                            std::vector<CommitParticipant*>{log_.get(), journal_.get()});
+    commit_->on_durable([this](std::span<const Release> releases) { on_durable(releases); });
+    commit_->on_failure([this](const Error& error) {
+        // Nothing more may be sent, not even what this turn has prepared: the process ends here (exit 4).
+        std::fprintf(stderr, "postrider: journal or log cannot be written, stopping: %s\n", error.text.c_str());
+        std::fflush(stderr);
+        shared_.failed = true;
+        std::_Exit(4);
+    });
+    backlog_ = std::make_unique<Backlog>(*reactor_, shared_.arena, shared_.files, shared_.schedule, *this);
+    context_ = std::make_unique<EgressContext>(
+        EgressContext{*reactor_, *resolver_, health_, buffers_, *shared_.tls, reader_, shared_.arena,
+                      shared_.sockets, shared_.sources, config.smtp.prohibited_hosts, config.smtp.port, *this, gate_});
+    dispatcher_ = std::make_unique<Dispatcher>(*context_, *this, shared_.sites, config.shaping, shared_.shards);
+    intake_ = std::make_unique<Intake>(*reactor_, shared_.shards, *shared_.spool, shared_.files, shared_.arena,
+                                       supply_, shared_.domains, shared_.labels, shared_.content_rules, *this);
+    register_mail();
+    reactor_->each_turn([this] { return intake_->slice(); });
+    return intake_->start(shared_.recovered);
+}
+
+void Shard::register_mail() {
+    reactor_->on_mail(kAccept, [this](const Mail& mail) {
+        backlog_->accept({mail.a, static_cast<RecordId>(mail.b), static_cast<uint32_t>(mail.c)});
+    });
+    reactor_->on_mail(kPutBack, [this](const Mail& mail) { backlog_->put_back(mail.a); });
+    reactor_->on_mail(kRefill, [this](const Mail& mail) { backlog_->refill(mail.a); });
+    reactor_->on_mail(kPark, [this](const Mail& mail) {
+        std::unique_ptr<std::string> why(reinterpret_cast<std::string*>(mail.c));
+        backlog_->park(mail.a, static_cast<int64_t>(mail.b), std::move(*why));
+    });
+    reactor_->on_mail(kWindow, [this](const Mail& mail) {
+        dispatcher_->attach(shared_.sites.at(mail.a), *reinterpret_cast<ReadyWindow*>(mail.b),
+                            static_cast<int64_t>(mail.c));
+    });
+    reactor_->on_mail(kForget, [this](const Mail& mail) { journal_->forget(mail.b); });
+}
+
+// ---- running
+
+bool Shard::run() {
+    for (;;) {
+        reactor_->turn(reactor_->now_ns() + kLongestWaitMs * kNsPerMs);
+        if (has_calls_.load(std::memory_order_acquire)) run_calls();
+        if (reopen_.exchange(false))
+            if (auto reopened = log_->reopen(); !reopened) trouble(reopened.error());
+        if (reactor_->now_ms() - counted_ms_ >= kCountEveryMs) count();
+        if (!stopping_.load(std::memory_order_relaxed)) continue;
+        const bool clean = drain();
+        end_calls();
+        return clean;
+    }
+}
+
+// Sessions end after the transaction they are in; then everything is made durable. Other shards may still send mail for
+// records homed here, so nobody leaves before all have drained.
+bool Shard::drain() {
+    intake_->stop();
+    dispatcher_->drain();
+    const int64_t until_ms = reactor_->now_ms() + shared_.config.server.shutdown_timeout_ms;
+    auto in_time = [&] { return reactor_->now_ms() < until_ms && stopping_.load() < 2; };
+    auto turn = [&] {
+        reactor_->turn(reactor_->now_ns() + 5 * kNsPerMs);
+        count();
+    };
+    while ((!gate_.empty() || !intake_->idle_now()) && in_time()) turn();
+    const bool clean = gate_.empty();
+    ++shared_.drained;
+    while (shared_.drained.load() < shared_.shards && in_time()) turn();
+    intake_->close();
+    while (!intake_->closed()) turn();
+    if (clean) {
+        spawn(gate_, resolver_->stop());
+        while (!gate_.empty()) turn();
+    }
+    while (!commit_->idle()) {
+        commit_->hurry();
+        turn();
+    }
+    return clean;
+}
+
+void Shard::stop() {
+    int running = 0;
+    stopping_.compare_exchange_strong(running, 1);
+    reactor_->ring().wake_from_outside();
+}
+
+void Shard::stop_at_once() {
+    stopping_ = 2;
+    reactor_->ring().wake_from_outside();
+}
+
+void Shard::reopen_log() {
+    reopen_ = true;
+    reactor_->ring().wake_from_outside();
+}
+
+bool Shard::call(std::function<void(Shard&)> call) {
+    {
+        std::scoped_lock lock(calls_mutex_);
+        if (ended_) return false;
+        calls_.push_back(std::move(call));
+    }
+    has_calls_.store(true, std::memory_order_release);
+    reactor_->ring().wake_from_outside();
+    return true;
+}
+
+void Shard::end_calls() {
+    std::scoped_lock lock(calls_mutex_);
+    ended_ = true;
+    calls_.clear();
+}
+
+void Shard::run_calls() {
+    std::vector<std::function<void(Shard&)>> calls;
+    {
+        std::scoped_lock lock(calls_mutex_);
+        calls.swap(calls_);
+        has_calls_.store(false, std::memory_order_release);
+    }
+    for (auto& each : calls) each(*this);
+}
+
+void Shard::count() {
+    counted_ms_ = reactor_->now_ms();
+    dispatcher_->tick();
+    const auto counts = backlog_->counts();
+    metrics_.waiting.set(counts.deferred + counts.parked);
+    metrics_.next_due_s.set(counts.next_due_s == INT64_MAX ? 0 : static_cast<uint64_t>(counts.next_due_s));
+    size_t connections = 0, connecting = 0;
+    uint64_t opened = 0, tls = 0;
+    dispatcher_->for_each_worker([&](const SiteWorker& worker) {
+        connections += worker.connections();
+        connecting += worker.connecting();
+        opened += worker.opened();
+        tls += worker.opened_tls();
+    });
+    metrics_.connections.set(connections);
+    metrics_.connecting.set(connecting);
+    metrics_.connections_opened.set(opened);
+    metrics_.connections_tls.set(tls);
+    metrics_.resolving.set(dispatcher_->resolving());
+    metrics_.dns_queries.set(resolver_->counters().queries);
+    metrics_.files.set(intake_->files());
+    metrics_.messages.set(intake_->messages());
+    metrics_.refused.set(intake_->refused());
+    metrics_.turns.set(reactor_->turns());
+    metrics_.commits.set(commit_->commits());
+    metrics_.commit_us.set(static_cast<uint64_t>(commit_->last_commit_ns() / 1000));
+    metrics_.journal_octets.set(journal_->octets());
+    metrics_.commit_idle.set(commit_->idle());
+    metrics_.intake_idle.set(intake_->idle());
+}
+
+// ---- records between shards
+
+void Shard::to_home(RecordChain chain, DomainId domain) {
+    if (chain.empty()) return;
+    const ShardId to = home(domain);
+    if (to == reactor_->shard())
+        backlog_->accept(chain);
+    else
+        reactor_->post(to, Mail{kAccept, 0, chain.head, chain.tail, chain.count});
+}
+
+void Shard::publish(RecordChain chain) {
+    metrics_.accepted.add(chain.count);
+    // Runs of records of one home shard travel together.
+    RecordChain run;
+    DomainId domain = 0;
+    while (!chain.empty()) {
+        const RecordId id = shared_.arena.pop(chain);
+        const DomainId next = shared_.arena[id].domain;
+        if (!run.empty() && home(next) != home(domain)) to_home(std::exchange(run, {}), domain);
+        domain = next;
+        shared_.arena.append(run, id);
+    }
+    to_home(run, domain);
+}
+
+void Shard::put_back(RecordId id) {
+    const ShardId to = home(shared_.arena[id].domain);
+    if (to == reactor_->shard())
+        backlog_->put_back(id);
+    else
+        reactor_->post(to, Mail{kPutBack, 0, id, 0, 0});
+}
+
+void Shard::refill(DomainId domain) {
+    if (home(domain) == reactor_->shard())
+        backlog_->refill(domain);
+    else
+        reactor_->post(home(domain), Mail{kRefill, 0, domain, 0, 0});
+}
+
+void Shard::park(DomainId domain, int64_t until_s, const std::string& why) {
+    auto* text = new std::string(why);
+    reactor_->post(home(domain),
+                   Mail{kPark, 0, domain, static_cast<uint64_t>(until_s), reinterpret_cast<uint64_t>(text)});
+}
+
+void Shard::announce(ReadyWindow& window) {
+    // Never from inside the backlog's own work.
+    reactor_->defer([this, &window] { dispatcher_->announce(window); });
+}
+
+void Shard::send_window(Site& site, ReadyWindow& window, int64_t expires_ms) {
+    if (home(site) == reactor_->shard())
+        dispatcher_->attach(site, window, expires_ms);
+    else
+        reactor_->post(home(site), Mail{kWindow, 0, site.id(), reinterpret_cast<uint64_t>(&window),
+                                        static_cast<uint64_t>(expires_ms)});
+}
+
+void Shard::invite(Site& site, ReadyWindow& window) {
+    for (ShardId to = 0; to < shared_.shards; ++to) {
+        if (to == reactor_->shard()) continue;
+        window.add_reference();
+        reactor_->post(to, Mail{kWindow, 0, site.id(), reinterpret_cast<uint64_t>(&window), UINT64_MAX >> 1});
+    }
+}
+
+int64_t Shard::retry_wait_s(uint32_t attempts) { return shared_.schedule.wait_s(attempts, reactor_->random()); }
+
+// ---- intake
+
+bool Shard::has_room() {
+    const uint64_t connections = shared_.sockets.used() * kConnectionBytes;
+    return !shared_.failed.load(std::memory_order_relaxed) && !journal_->space_low() &&
+           shared_.arena.bytes() + connections < shared_.config.limits.memory;
+}
+
+void Shard::claimed(FileSlot slot) {
+    const SpoolFile& file = shared_.files[slot];
+    journal_->claim({.file = file.id, .size = file.size, .mtime_ns = file.mtime_ns,
+                     .created_s = static_cast<uint32_t>(file.created_s), .form = file.form, .name = file.name});
+}
+
+void Shard::refused_recipient(const RefusedRecipient& refused) {
+    metrics_.refused_recipients.add();
+    LogRecord record;
+    record.type = LogType::bounce;
+    record.id = message_id(*refused.file, refused.message_number | 0x80000000u);
+    record.recipient = refused.text;
+    record.response = {.code = 550, .enhanced_class = 5, .enhanced_subject = 1, .enhanced_detail = 3,
+                       .content = refused.why.text};
+    record.event_us = reactor_->wall_us();
+    record.created_s = refused.file->created_s;
+    record.file = refused.file->name;
+    log_->append(record);
+}
+
+void Shard::refused_message(const SpoolFile& file, const RefusedMessage& refused, const std::string& bad_name) {
+    LogRecord record;
+    record.type = LogType::rejection;
+    record.id = message_id(file, refused.number | 0x80000000u);
+    record.sender = refused.sender;
+    record.size = refused.size;
+    record.response = {.code = 554, .enhanced_class = 5, .enhanced_subject = 6, .enhanced_detail = 0,
+                       .content = refused.why.text};
+    record.event_us = reactor_->wall_us();
+    record.created_s = file.created_s;
+    record.file = bad_name;
+    log_->append(record);
+}
+
+void Shard::refused_file(FileId id, const std::string& name, uint64_t size, const std::string& why) {
+    LogRecord record;
+    record.type = LogType::rejection;
+    record.id = {id, mix64(id, hash64(name))};
+    record.size = size;
+    record.response = {.code = 554, .enhanced_class = 5, .enhanced_subject = 6, .enhanced_detail = 0, .content = why};
+    record.event_us = reactor_->wall_us();
+    record.created_s = now_s();
+    record.file = name;
+    log_->append(record);
+    if (id) journal_->forget(id);
+}
+
+void Shard::publishing_done(FileSlot slot) { commit_->when_durable({.b = slot}); }
+
+void Shard::nothing_left(FileId id) {
+    (void)shared_.spool->remove_active(id, kIndexSuffix);
+    if (auto removed = shared_.spool->remove_active(id, ""); !removed) return trouble(removed.error());
+    for (ShardId to = 0; to < shared_.shards; ++to) reactor_->post(to, Mail{kForget, 0, 0, id, 0});
+}
+
+void Shard::trouble(const Error& error) {
+    std::fprintf(stderr, "postrider: %s\n", error.text.c_str());
+}
+
+// ---- outcomes
+
+bool Shard::expired(RecordId id) {
+    return shared_.schedule.expired(shared_.files[shared_.arena[id].file].created_s, now_s());
+}
+
+void Shard::before_dot(QueuedMessage& message) {
+    const Transaction& transaction = message.transaction;
+    for (size_t i = 0; i < transaction.size(); ++i) {
+        if (!transaction.awaits_final(i)) continue;
+        const Record& record = shared_.arena[transaction.record(i)];
+        journal_->intent({.file = message.loaded.file().id, .place = record.place, .recipient = record.recipient,
+                          .attempt = static_cast<uint16_t>(record.attempts + 1)});
+    }
+}
+
+void Shard::log(const Settled& settled) {
+    const Record& record = shared_.arena[settled.id];
+    const SpoolFile& file = shared_.files[record.file];
+    LogRecord line;
+    line.type = settled.type;
+    line.possible_duplicate = record.possible_duplicate || settled.outcome->possible_duplicate;
+    line.num_attempts = record.attempts;
+    line.id = message_id(file, record.place);
+    line.recipient = settled.recipient;
+    line.queue = shared_.domains.name(record.domain);
+    if (settled.message) {
+        const Envelope& envelope = settled.message->envelope;
+        line.sender = envelope.sender;
+        line.size = settled.message->content.wire_size;
+        line.job = envelope.job;
+        line.envid = envelope.envid;
+        line.egress_pool = envelope.pool;
+    }
+    line.campaign = shared_.labels.name(record.campaign);
+    line.tenant = shared_.labels.name(record.tenant);
+    line.file = file.name;
+    line.response = logged(*settled.outcome);
+    line.event_us = reactor_->wall_us();
+    line.created_s = file.created_s;
+    if (settled.place) {
+        const AttemptPlace& place = *settled.place;
+        line.site = place.site;
+        line.peer_name = place.host;
+        line.peer_address = place.address;
+        line.egress_source = place.source;
+        line.source_address = place.source_address;
+        line.delivery_protocol = "ESMTP";
+        line.tls_cipher = place.tls_cipher;
+        line.tls_protocol_version = place.tls_version;
+        line.session_high = place.session_high;
+        line.session_low = place.session_low;
+    }
+    log_->append(line);
+}
+
+// The recipient is final: the result, and with its commit one hold less on the file.
+void Shard::finish(RecordId id, RecordKind kind, uint16_t attempt) {
+    const Record& record = shared_.arena[id];
+    journal_->result({.file = shared_.files[record.file].id, .place = record.place, .recipient = record.recipient,
+                      .attempt = attempt, .kind = kind, .time_s = static_cast<uint32_t>(now_s())});
+    commit_->when_durable({.b = record.file});
+    supply_.give(id);
+}
+
+void Shard::settle(QueuedMessage& message, size_t index, const AttemptPlace& place) {
+    const Outcome& outcome = message.transaction.outcome(index);
+    const RecordId id = message.transaction.record(index);
+    if (outcome.kind == OutcomeKind::requeued) return put_back(id);
+    Record& record = shared_.arena[id];
+    if (record.attempts < UINT16_MAX) ++record.attempts;
+    Settled settled{.id = id, .message = &message.loaded, .recipient = message.transaction.address(index),
+                    .outcome = &outcome, .place = &place};
+    if (outcome.kind == OutcomeKind::delivered || outcome.kind == OutcomeKind::bounced) {
+        const bool delivered = outcome.kind == OutcomeKind::delivered;
+        settled.type = delivered ? LogType::delivery : LogType::bounce;
+        log(settled);
+        (delivered ? metrics_.delivered : metrics_.bounced).add();
+        if (delivered) metrics_.octets.add(message.loaded.content.wire_size);
+        return finish(id, delivered ? RecordKind::delivered : RecordKind::bounced, record.attempts);
+    }
+    settled.type = LogType::transient_failure;
+    log(settled);
+    metrics_.attempts_deferred.add();
+    if (outcome.kind == OutcomeKind::ambiguous) {
+        record.possible_duplicate = true;
+        metrics_.possible_duplicates.add();
+    }
+    record.due_s = static_cast<uint32_t>(now_s() + retry_wait_s(record.attempts));
+    journal_->result({.file = message.loaded.file().id, .place = record.place, .recipient = record.recipient,
+                      .attempt = record.attempts, .kind = RecordKind::deferred,
+                      .time_s = static_cast<uint32_t>(now_s()), .due_s = record.due_s});
+    RecordChain chain;
+    shared_.arena.append(chain, id);
+    to_home(chain, record.domain);
+}
+
+// No transaction was begun: the address is read for the log alone.
+void Shard::settle_unsent(RecordId id, const Outcome& outcome, bool counts) {
+    Record& record = shared_.arena[id];
+    if (counts && record.attempts < UINT16_MAX) ++record.attempts;
+    Settled settled{.id = id, .recipient = shared_.domains.name(record.domain), .outcome = &outcome};
+    const bool loaded = reader_.load(record, scratch_).has_value();
+    if (loaded) {
+        settled.message = &scratch_;
+        if (reader_.recipient(scratch_, record.recipient, scratch_recipient_))
+            settled.recipient = scratch_recipient_.address;
+    }
+    const bool bounced = outcome.kind == OutcomeKind::bounced;
+    settled.type = bounced ? LogType::bounce : LogType::transient_failure;
+    log(settled);
+    if (loaded) reader_.unload(scratch_);
+    if (bounced) {
+        metrics_.bounced.add();
+        return finish(id, RecordKind::bounced, record.attempts);
+    }
+    metrics_.attempts_deferred.add();
+    if (!counts) return put_back(id);
+    record.due_s = static_cast<uint32_t>(now_s() + retry_wait_s(record.attempts));
+    journal_->result({.file = shared_.files[record.file].id, .place = record.place, .recipient = record.recipient,
+                      .attempt = record.attempts, .kind = RecordKind::deferred,
+                      .time_s = static_cast<uint32_t>(now_s()), .due_s = record.due_s});
+    RecordChain chain;
+    shared_.arena.append(chain, id);
+    to_home(chain, record.domain);
+}
+
+void Shard::expire(RecordId id) {
+    const Record& record = shared_.arena[id];
+    Outcome outcome;
+    outcome.code = 551;
+    outcome.enhanced = {5, 4, 7};  // RFC 3463 3.5: delivery time expired
+    outcome.text = "message is older than [retry] max_age";
+    Settled settled{.id = id, .recipient = shared_.domains.name(record.domain), .outcome = &outcome,
+                    .type = LogType::expiration};
+    const bool loaded = reader_.load(record, scratch_).has_value();
+    if (loaded) {
+        settled.message = &scratch_;
+        if (reader_.recipient(scratch_, record.recipient, scratch_recipient_))
+            settled.recipient = scratch_recipient_.address;
+    }
+    log(settled);
+    if (loaded) reader_.unload(scratch_);
+    metrics_.expired.add();
+    finish(id, RecordKind::expired, record.attempts);
+}
+
+void Shard::on_durable(std::span<const Release> releases) {
+    for (const Release& release : releases) {
+        SpoolFile& file = shared_.files[release.b];
+        if (file.pending.fetch_sub(1, std::memory_order_acq_rel) == 1) file_settled(release.b);
+    }
+}
+
+// Every recipient's fate is durable: the file may go.
+void Shard::file_settled(FileSlot slot) {
+    const SpoolFile& file = shared_.files[slot];
+    const FileId id = file.id;
+    reader_.forget(slot);
+    if (file.indexed) (void)shared_.spool->remove_active(id, kIndexSuffix);
+    if (auto removed = shared_.spool->remove_active(id, ""); !removed) trouble(removed.error());
+    shared_.files.remove(slot);
+    journal_->forget(id);
+    for (ShardId to = 0; to < shared_.shards; ++to)
+        if (to != reactor_->shard()) reactor_->post(to, Mail{kForget, 0, 0, id, 0});
+}
+
+}  // namespace postrider

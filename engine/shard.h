@@ -1,0 +1,165 @@
+// A shard: everything one core owns, and the knots between the rooms. One thread, one ring, one c-ares channel, one timer
+// wheel, its connections, its journal and log buffers, its counters.
+//
+// Where things go
+//   intake -> publish() -> home shard of the domain: backlog -> announce() -> dispatcher -> home shard of the site:
+//   site worker -> session -> settle(): log line, then journal result, in one commit -> durable: the file's hold ends
+//   deferred records -> home shard of the domain: backlog
+//
+// Shards share only what SharedState holds. Everything else moves by mail.
+//
+// Failure policy: a failed write or sync of journal or log stops the engine (exit 4); nothing is sent that cannot be
+// recorded. What one message, file, host or connection does wrong stays with it.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "dns/ares_resolver.h"
+#include "engine/config/config.h"
+#include "engine/egress/dispatcher.h"
+#include "engine/log/delivery_log.h"
+#include "engine/metrics.h"
+#include "engine/net/session_cache.h"
+#include "queue/backlog.h"
+#include "queue/intake.h"
+#include "queue/journal/journal.h"
+#include "queue/journal/recovery.h"
+
+namespace postrider {
+
+// Made before the shards, ended after them.
+struct SharedState {
+    SharedState(Config c, size_t shard_count, std::vector<EgressSource> egress_sources);
+
+    const Config config;
+    const size_t shards;
+    const std::vector<EgressSource> sources;
+    RetrySchedule schedule;
+    ContentRules content_rules;
+    MailExchange exchange;
+    RecordArena arena;
+    FileTable files;
+    NameTable domains, labels;
+    SiteTable sites;
+    SocketBudget sockets;
+    SessionCache tls_sessions;
+    std::unique_ptr<TlsContext> tls;
+    std::unique_ptr<SpoolDirectory> spool;
+    std::shared_ptr<RecoveredState> recovered;
+    std::vector<ShardMetrics> metrics;
+    std::atomic<size_t> drained{0};   // shards that have ended their sessions
+    std::atomic<bool> failed{false};  // journal or log: nothing new is started
+};
+
+class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner, public DispatcherOwner {
+  public:
+    // On the thread that will run it.
+    static Result<std::unique_ptr<Shard>> make(ShardId id, SharedState& shared);
+    ~Shard() override;
+
+    // Runs until stop() and the drain are done, or for ever. False: connections were left behind at the deadline; the
+    // shard must not be destroyed.
+    bool run();
+
+    // From any thread.
+    void stop();
+    void stop_at_once();
+    void reopen_log();
+    // Runs `call` on the shard's thread; false when the shard has ended. One that it does not come to is dropped.
+    bool call(std::function<void(Shard&)> call);
+
+    ShardMetrics& metrics() { return metrics_; }
+    const Backlog& backlog() const { return *backlog_; }
+    const Dispatcher& dispatcher() const { return *dispatcher_; }
+    SharedState& shared() { return shared_; }
+
+    // BacklogOwner
+    void announce(ReadyWindow& window) override;
+    void expire(RecordId id) override;
+    // IntakeOwner
+    bool has_room() override;
+    void publish(RecordChain chain) override;
+    void claimed(FileSlot slot) override;
+    void refused_recipient(const RefusedRecipient& refused) override;
+    void refused_message(const SpoolFile& file, const RefusedMessage& refused, const std::string& bad_name) override;
+    void refused_file(FileId id, const std::string& name, uint64_t size, const std::string& why) override;
+    void publishing_done(FileSlot slot) override;
+    void nothing_left(FileId id) override;
+    void trouble(const Error& error) override;
+    // EgressOwner
+    void settle(QueuedMessage& message, size_t index, const AttemptPlace& place) override;
+    void before_dot(QueuedMessage& message) override;
+    void put_back(RecordId id) override;
+    void settle_unsent(RecordId id, const Outcome& outcome, bool counts) override;
+    bool expired(RecordId id) override;
+    void refill(DomainId domain) override;
+    void park(DomainId domain, int64_t until_s, const std::string& why) override;
+    void invite(Site& site, ReadyWindow& window) override;
+    int64_t retry_wait_s(uint32_t attempts) override;
+    // DispatcherOwner
+    void send_window(Site& site, ReadyWindow& window, int64_t expires_ms) override;
+    std::string_view domain_name(DomainId domain) override { return shared_.domains.name(domain); }
+
+  private:
+    enum MailKind : uint16_t { kAccept = 1, kPutBack, kRefill, kPark, kWindow, kForget };
+
+    Shard(ShardId id, SharedState& shared, std::unique_ptr<Reactor> reactor);
+    Result<void> build();
+    void register_mail();
+    void on_durable(std::span<const Release> releases);
+    void file_settled(FileSlot slot);
+    void run_calls();
+    void count();
+    bool drain();
+    void end_calls();
+    ShardId home(DomainId domain) const { return static_cast<ShardId>(domain % shared_.shards); }
+    ShardId home(const Site& site) const { return static_cast<ShardId>(site.id() % shared_.shards); }
+    void to_home(RecordChain chain, DomainId domain);
+    int64_t now_s() const { return reactor_->wall_us() / kUsPerSecond; }
+
+    // Log and journal of one settled recipient.
+    struct Settled {
+        RecordId id = 0;
+        const LoadedMessage* message = nullptr;
+        std::string_view recipient;
+        const Outcome* outcome = nullptr;
+        LogType type = LogType::delivery;
+        RecordKind kind = RecordKind::delivered;
+        uint32_t due_s = 0;
+        const AttemptPlace* place = nullptr;
+    };
+    void log(const Settled& settled);
+    void finish(RecordId id, RecordKind kind, uint16_t attempt);
+
+    SharedState& shared_;
+    std::unique_ptr<Reactor> reactor_;
+    ShardMetrics& metrics_;
+    BufferPool buffers_;
+    RecordSupply supply_;
+    HostHealth health_;
+    MessageReader reader_;
+    std::unique_ptr<AresResolver> resolver_;
+    std::unique_ptr<DeliveryLog> log_;
+    std::unique_ptr<Journal> journal_;
+    std::unique_ptr<GroupCommit> commit_;
+    std::unique_ptr<Backlog> backlog_;
+    std::unique_ptr<EgressContext> context_;
+    std::unique_ptr<Dispatcher> dispatcher_;
+    std::unique_ptr<Intake> intake_;
+    Gate gate_;
+    LoadedMessage scratch_;
+    RecipientText scratch_recipient_;
+    std::atomic<int> stopping_{0};  // 1: drain, 2: at once
+    std::atomic<bool> reopen_{false};
+    std::mutex calls_mutex_;
+    std::vector<std::function<void(Shard&)>> calls_;
+    std::atomic<bool> has_calls_{false};
+    bool ended_ = false;  // under calls_mutex_
+    int64_t counted_ms_ = 0;
+};
+
+}  // namespace postrider

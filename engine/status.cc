@@ -1,0 +1,93 @@
+#include "engine/status.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+
+namespace postrider {
+namespace {
+
+using nlohmann::json;
+
+constexpr size_t kSitesTold = 20;
+
+struct SiteLine {
+    uint64_t connections = 0, connecting = 0, opened = 0;
+};
+
+}  // namespace
+
+json status_json(Engine& engine, int64_t started_s) {
+    std::mutex mutex;
+    std::map<std::string, SiteLine> sites;
+    json parked = json::array();
+    engine.on_each_shard([&](Shard& shard) {
+        std::scoped_lock lock(mutex);
+        shard.dispatcher().for_each_worker([&](const SiteWorker& worker) {
+            SiteLine& line = sites[worker.site().name()];
+            line.connections += worker.connections();
+            line.connecting += worker.connecting();
+            line.opened += worker.opened();
+        });
+        shard.backlog().for_each_domain([&](const Backlog::DomainCounts& domain) {
+            if (!domain.parked_until_s || parked.size() >= kSitesTold) return;
+            parked.push_back({{"domain", shard.domain_name(domain.domain)}, {"until", domain.parked_until_s},
+                              {"ready", domain.ready}, {"why", domain.why}});
+        });
+    });
+    const Totals totals = engine.totals();
+    json status;
+    status["pid"] = getpid();
+    status["started"] = started_s;
+    status["shards"] = engine.shards();
+    status["recipients"] = {{"accepted", totals.accepted}, {"delivered", totals.delivered},
+                            {"bounced", totals.bounced},   {"expired", totals.expired},
+                            {"cancelled", totals.cancelled}, {"pending", totals.pending()},
+                            {"waiting", totals.waiting}};
+    status["attempts"] = {{"deferred", totals.deferred_attempts}, {"possible_duplicates", totals.possible_duplicates}};
+    status["spool"] = {{"files", totals.files}, {"messages", totals.messages}, {"refused", totals.refused},
+                       {"intake_idle", totals.intake_idle}};
+    status["connections"] = {{"open", totals.connections}, {"opened", totals.connections_opened},
+                             {"tls", totals.connections_tls}};
+    status["dns_queries"] = totals.dns_queries;
+    std::vector<std::pair<std::string, SiteLine>> busiest(sites.begin(), sites.end());
+    std::ranges::sort(busiest, [](const auto& a, const auto& b) { return a.second.connections > b.second.connections; });
+    json told = json::array();
+    for (const auto& [name, line] : busiest) {
+        if (told.size() == kSitesTold) break;
+        told.push_back({{"site", name}, {"connections", line.connections}, {"connecting", line.connecting},
+                        {"opened", line.opened}});
+    }
+    status["sites"] = told;
+    status["parked"] = parked;
+    return status;
+}
+
+std::string status_text(const json& status) {
+    const auto& r = status["recipients"];
+    std::string text = fmt::format(
+        "postrider, process {}, {} shards\n"
+        "recipients   {} accepted, {} delivered, {} bounced, {} expired, {} pending ({} wait for a time)\n"
+        "attempts     {} deferred, {} possible duplicates\n"
+        "spool        {} files, {} messages taken in, {} refused\n"
+        "connections  {} open, {} opened, {} of them with TLS\n",
+        status["pid"].get<int>(), status["shards"].get<size_t>(), r["accepted"].get<uint64_t>(),
+        r["delivered"].get<uint64_t>(), r["bounced"].get<uint64_t>(), r["expired"].get<uint64_t>(),
+        r["pending"].get<uint64_t>(), r["waiting"].get<uint64_t>(), status["attempts"]["deferred"].get<uint64_t>(),
+        status["attempts"]["possible_duplicates"].get<uint64_t>(), status["spool"]["files"].get<uint64_t>(),
+        status["spool"]["messages"].get<uint64_t>(), status["spool"]["refused"].get<uint64_t>(),
+        status["connections"]["open"].get<uint64_t>(), status["connections"]["opened"].get<uint64_t>(),
+        status["connections"]["tls"].get<uint64_t>());
+    for (const auto& site : status["sites"])
+        text += fmt::format("site         {}: {} connections, {} opened\n", site["site"].get<std::string>(),
+                            site["connections"].get<uint64_t>(), site["opened"].get<uint64_t>());
+    for (const auto& domain : status["parked"])
+        text += fmt::format("parked       {}: {} recipients, {}\n", domain["domain"].get<std::string>(),
+                            domain["ready"].get<uint64_t>(), domain["why"].get<std::string>());
+    return text;
+}
+
+}  // namespace postrider
