@@ -123,10 +123,10 @@ Task<DnsAnswer> AresResolver::follow(AresQuery& query, std::string name, RecordT
             }
         }
         answer.ttl_s = ttl_s = std::min(ttl_s, answer.ttl_s);
-        if (answer.kind != DnsAnswer::Kind::alias) co_return answer;
         aliases += answer.aliases;
         if (aliases > limits::kCnameChain)
             co_return failed_answer(fmt::format("a loop or more than {} aliases", limits::kCnameChain));
+        if (answer.kind != DnsAnswer::Kind::alias) co_return answer;
         name = std::move(answer.name);
         ask(query, name, type);
     }
