@@ -15,7 +15,8 @@ SocketAddress SocketAddress::v4(std::span<const uint8_t, 4> octets, uint16_t por
     return from(address, port);
 }
 
-SocketAddress SocketAddress::v6(std::span<const uint8_t, 16> octets, uint16_t port, uint32_t scope) {
+SocketAddress SocketAddress::v6(std::span<const uint8_t, 16> octets, uint16_t port,
+                                uint32_t scope) {
     in6_addr address;
     std::memcpy(&address, octets.data(), octets.size());
     SocketAddress result = from(address, port);

@@ -1,5 +1,5 @@
-// An IPv4 or IPv6 address with a port, in the kernel's own form. A value: it copies, compares, hashes and
-// prints. The default one is unspecified (no family) and is no destination.
+// An IPv4 or IPv6 address with a port, in the kernel's own form. A value: it copies, compares,
+// hashes and prints. The default one is unspecified (no family) and is no destination.
 #pragma once
 
 #include <netinet/in.h>

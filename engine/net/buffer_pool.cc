@@ -57,8 +57,8 @@ std::span<char> Buffer::reserve(size_t size) {
     return {block_ + end_, capacity() - end_};
 }
 
-// Moves what is left to the front when that frees at least half of the block, else into a larger one: an octet is
-// moved a bounded number of times however the buffer is used.
+// Moves what is left to the front when that frees at least half of the block, else into a larger
+// one: an octet is moved a bounded number of times however the buffer is used.
 void Buffer::grow(size_t needed) {
     const size_t held = size();
     const bool last_class = class_ + 1 == BufferPool::kSizes.size();

@@ -1,6 +1,6 @@
-// The octets of a connection rest in blocks of a few sizes, kept by one pool a shard: a connection takes a block
-// when it has something to hold and gives it back when it has not, so that an idle one holds none and the steady
-// state allocates nothing. Single-threaded, as everything of a shard.
+// The octets of a connection rest in blocks of a few sizes, kept by one pool a shard: a connection
+// takes a block when it has something to hold and gives it back when it has not, so that an idle
+// one holds none and the steady state allocates nothing. Single-threaded, as everything of a shard.
 #pragma once
 
 #include <array>
@@ -12,11 +12,12 @@ namespace postrider {
 
 class BufferPool {
   public:
-    // A flight of commands; a small message; what a connection may have unsent at once (64 KiB and a little);
-    // room for one that forgot to wait. Larger is a broken caller.
-    static constexpr std::array<size_t, 5> kSizes = {4 << 10, 16 << 10, 68 << 10, 256 << 10, 2 << 20};
-    static constexpr size_t kPooled = 3;              // larger blocks go back to the system at once
-    static constexpr size_t kKeptBytes = 16 << 20;    // free blocks kept, by a shard
+    // A flight of commands; a small message; what a connection may have unsent at once (64 KiB and
+    // a little); room for one that forgot to wait. Larger is a broken caller.
+    static constexpr std::array<size_t, 5> kSizes = {4 << 10, 16 << 10, 68 << 10, 256 << 10,
+                                                     2 << 20};
+    static constexpr size_t kPooled = 3;            // larger blocks go back to the system at once
+    static constexpr size_t kKeptBytes = 16 << 20;  // free blocks kept, by a shard
     static constexpr size_t kLargest = kSizes.back();
 
     BufferPool() = default;
@@ -40,8 +41,9 @@ class BufferPool {
     size_t kept_ = 0;
 };
 
-// Octets in order: appended behind, consumed in front. Grows into the next block size; holds no block when it was
-// released or never used. Pointers into it are good until the next append or reserve.
+// Octets in order: appended behind, consumed in front. Grows into the next block size; holds no
+// block when it was released or never used. Pointers into it are good until the next append or
+// reserve.
 class Buffer {
   public:
     explicit Buffer(BufferPool& pool) : pool_(&pool) {}

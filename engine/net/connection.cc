@@ -62,7 +62,7 @@ void Connection::connect_done(int result, std::span<const char>) {
     wake();
 }
 
-// ---- Output --------------------------------------------------------------------------------------------------
+// ---- Output ----
 
 void Connection::append(std::string_view octets) {
     if (octets.empty()) return;
@@ -132,8 +132,9 @@ void Connection::send_done(int result, std::span<const char>) {
     wake();
 }
 
-// What could not be sent stays counted. The input is left to run dry: what the peer said before it closed outranks
-// the failed send (FAULTS 4, 7); shutting the socket down makes sure that its end comes.
+// What could not be sent stays counted. The input is left to run dry: what the peer said before it
+// closed outranks the failed send (FAULTS 4, 7); shutting the socket down makes sure that its end
+// comes.
 void Connection::fail_output(int error) {
     if (output_failed_) return;
     output_failed_ = true;
@@ -151,7 +152,7 @@ void Connection::fail_output(int error) {
     if (state_ == State::open || state_ == State::closing) sockets::shutdown_both(fd_);
 }
 
-// ---- Input ---------------------------------------------------------------------------------------------------
+// ---- Input ----
 
 std::string_view Connection::input() const {
     seen_ = received_;
@@ -173,7 +174,8 @@ void Connection::received(int result, std::span<const char> octets) {
         take_input(octets);
     } else if (result != -ENOBUFS && result != -EAGAIN && result != -EINTR) {
         stream_ended_ = true;
-        // Under TLS the end is announced; without that somebody may have cut the stream (RFC 8446 6.1).
+        // Under TLS the end is announced; without that somebody may have cut the stream (RFC
+        // 8446 6.1).
         truncated_ = !ended_ && (tls_state_ == Tls::secured || tls_state_ == Tls::handshake);
         end_input(-result);
     }
@@ -223,7 +225,7 @@ std::string Connection::error_text() const {
     return error_ == 0 ? std::string() : std::strerror(error_);
 }
 
-// ---- Waits ---------------------------------------------------------------------------------------------------
+// ---- Waits ----
 
 Connection::Waiting Connection::drained(size_t at_most, int64_t deadline_ms) {
     return {*this, Waiting::For::drained, at_most, deadline_ms};
@@ -235,9 +237,7 @@ Connection::Waiting Connection::more_input(int64_t deadline_ms) {
 
 // What a wait would end with now; nothing: it goes on.
 std::optional<IoStatus> Connection::judge(const Waiting& waiting) const {
-    const auto when = [](bool met) {
-        return met ? std::optional(IoStatus::ok) : std::nullopt;
-    };
+    const auto when = [](bool met) { return met ? std::optional(IoStatus::ok) : std::nullopt; };
     const IoStatus end = error_ == 0 ? IoStatus::closed : IoStatus::error;
     switch (waiting.what_) {
         case Waiting::For::input:
@@ -275,15 +275,15 @@ void Connection::wake() {
     if (waiter_ && judge(*waiting_)) resume_waiter();
 }
 
-// The waiter goes on in step 3 of the turn, so that all completions of this turn count as one wake-up and no
-// coroutine runs inside a completion.
+// The waiter goes on in step 3 of the turn, so that all completions of this turn count as one
+// wake-up and no coroutine runs inside a completion.
 void Connection::resume_waiter() {
     deadline_.unlink();
     waiting_ = nullptr;
     reactor_.make_ready(std::exchange(waiter_, {}));
 }
 
-// ---- Closing -------------------------------------------------------------------------------------------------
+// ---- Closing ----
 
 Task<void> Connection::close(bool polite) {
     POSTRIDER_CHECK(!waiter_ && state_ != State::connecting && state_ != State::closing,

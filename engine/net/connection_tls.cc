@@ -33,7 +33,7 @@ Task<TlsResult> Connection::start_tls(TlsContext& context, std::string host, int
         co_return result;
     }
     result.timed_out = status == IoStatus::timeout;
-    result.error = result.timed_out               ? "TLS handshake: timed out"
+    result.error = result.timed_out              ? "TLS handshake: timed out"
                    : !tls_->error_text().empty() ? tls_->error_text()
                    : error_ != 0                 ? "TLS handshake: " + error_text()
                                                  : "TLS handshake: the peer closed the connection";
@@ -66,8 +66,7 @@ void Connection::take_records(std::string_view octets) {
 
 void Connection::encrypt() {
     if (plain_.empty()) return;
-    const bool whole =
-        tls_state_ == Tls::secured && tls_->encrypt(plain_.view(), gathering_);
+    const bool whole = tls_state_ == Tls::secured && tls_->encrypt(plain_.view(), gathering_);
     if (!whole) {
         if (tls_state_ == Tls::secured) tls_failed();
         fail_output(EPROTO);

@@ -41,7 +41,7 @@ class Race {
     Gate gate_;
     std::vector<Attempt> attempts_;
     int64_t deadline_ms_;
-    int64_t next_ms_ = 0;      // the next address is not due before
+    int64_t next_ms_ = 0;  // the next address is not due before
     size_t under_way_ = 0;
     size_t winner_ = SIZE_MAX;
 };
@@ -74,9 +74,8 @@ bool Race::start(const SocketAddress& to) {
 Task<void> Race::attempt(size_t index) {
     const int64_t started_ms = reactor_.now_ms();
     // An address that is not the last must leave time for the others.
-    const int64_t deadline_ms = last_address()
-                                    ? deadline_ms_
-                                    : std::min(deadline_ms_, started_ms + options_.attempt_ms);
+    const int64_t deadline_ms =
+        last_address() ? deadline_ms_ : std::min(deadline_ms_, started_ms + options_.attempt_ms);
     Connection& connection = *attempts_[index].connection;
     const int result =
         co_await connection.connect(attempts_[index].told.address, options_.source, deadline_ms);
@@ -101,7 +100,8 @@ Task<DialResult> Race::run() {
         start_due();
         if (winner_ != SIZE_MAX || under_way_ == 0) break;
         const bool more = !last_address() && under_way_ < options_.max_parallel;
-        co_await progress_.wait(more ? std::max(next_ms_, reactor_.now_ms() + 1) : deadline_ms_ + 1);
+        co_await progress_.wait(more ? std::max(next_ms_, reactor_.now_ms() + 1)
+                                     : deadline_ms_ + 1);
     }
     for (Attempt& loser : attempts_) {
         if (loser.under_way) loser.connection->abort_connect();

@@ -1,7 +1,8 @@
-// One connection over several addresses of a host. With `max_parallel` 1 they are tried in turn, a dead one costing
-// `attempt_ms`; with more, the next is started `stagger_ms` after the last (RFC 8305 5, Happy Eyeballs) as long as
-// the caller grants a further slot, and the first to connect wins. Every SYN is announced to the caller, so that none
-// escapes its limits; the losers are closed before dial() returns.
+// One connection over several addresses of a host. With `max_parallel` 1 they are tried in turn, a
+// dead one costing `attempt_ms`; with more, the next is started `stagger_ms` after the last (RFC
+// 8305 5, Happy Eyeballs) as long as the caller grants a further slot, and the first to connect
+// wins. Every SYN is announced to the caller, so that none escapes its limits; the losers are
+// closed before dial() returns.
 #pragma once
 
 #include <memory>
@@ -14,13 +15,13 @@
 
 namespace postrider {
 
-// The caller's limits. The caller holds one connection slot before it dials: it serves the first of the attempts
-// under way, and the winner keeps it.
+// The caller's limits. The caller holds one connection slot before it dials: it serves the first of
+// the attempts under way, and the winner keeps it.
 class DialSlots {
   public:
     virtual ~DialSlots() = default;
-    // Before every SYN. `surplus`: another attempt is under way, so a further slot is needed. False: not now; a
-    // surplus attempt is asked for again later, an only one ends as -EAGAIN.
+    // Before every SYN. `surplus`: another attempt is under way, so a further slot is needed.
+    // False: not now; a surplus attempt is asked for again later, an only one ends as -EAGAIN.
     virtual bool take(const SocketAddress& to, bool surplus) = 0;
     // A further slot is free again: the socket it stood for is closed, or is the only one left.
     virtual void give_back() = 0;
@@ -43,10 +44,11 @@ struct DialAttempt {
 
 struct DialResult {
     std::unique_ptr<Connection> connection;  // empty: every attempt failed
-    std::vector<DialAttempt> attempts;       // in the order they were started; the rest were not tried
+    std::vector<DialAttempt> attempts;  // in the order they were started; the rest were not tried
     // The winner's address, or unspecified.
     SocketAddress address() const { return connection ? connection->peer() : SocketAddress(); }
-    // Why nothing connected: the last attempt's result; 0 when connected, -EADDRNOTAVAIL without addresses.
+    // Why nothing connected: the last attempt's result; 0 when connected, -EADDRNOTAVAIL without
+    // addresses.
     int error() const;
 };
 
@@ -54,7 +56,8 @@ struct DialResult {
 Task<DialResult> dial(Reactor& reactor, BufferPool& buffers, std::vector<SocketAddress> addresses,
                       DialOptions options);
 
-// Alternates the families, beginning with the first address's (RFC 8305 4); keeps the order within a family.
+// Alternates the families, beginning with the first address's (RFC 8305 4); keeps the order within
+// a family.
 void alternate_families(std::vector<SocketAddress>& addresses);
 
 }  // namespace postrider

@@ -1,6 +1,7 @@
-// TLS sessions to resume, by host name, address and security level; one table for all shards, looked up once a
-// handshake. Sessions rest in their serialised form: no library object is shared between threads. Striped, so that
-// shards rarely meet at a lock; each stripe forgets what was used least recently.
+// TLS sessions to resume, by host name, address and security level; one table for all shards,
+// looked up once a handshake. Sessions rest in their serialised form: no library object is shared
+// between threads. Striped, so that shards rarely meet at a lock; each stripe forgets what was used
+// least recently.
 #pragma once
 
 #include <array>

@@ -10,11 +10,12 @@ int open(int family, const std::optional<SocketAddress>& source) {
     const int fd = ::socket(family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
     if (fd < 0) return -errno;
     const int on = 1;
-    // Whole flights are sent at once: waiting for an acknowledgement to fill a segment only costs time.
+    // Whole flights are sent at once: waiting for an acknowledgement to fill a segment only costs
+    // time.
     ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (source) {
-        // The port is chosen at connect, so that one source address has 28 000 ports for each destination and not
-        // for all of them together.
+        // The port is chosen at connect, so that one source address has 28 000 ports for each
+        // destination and not for all of them together.
         ::setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
         if (::bind(fd, source->data(), source->size()) != 0) {
             const int error = errno;

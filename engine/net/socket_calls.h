@@ -1,8 +1,8 @@
-// The plain system calls on sockets that do not go through the ring, in one place: a simulation links its own
-// socket_calls.cc. Results are the kernel's: >= 0, or -errno.
+// The plain system calls on sockets that do not go through the ring, in one place: a simulation
+// links its own socket_calls.cc. Results are the kernel's: >= 0, or -errno.
 //
-// Sockets are in blocking mode: the ring parks an operation that cannot proceed, while O_NONBLOCK would make it
-// answer EAGAIN.
+// Sockets are in blocking mode: the ring parks an operation that cannot proceed, while O_NONBLOCK
+// would make it answer EAGAIN.
 #pragma once
 
 #include <optional>

@@ -22,8 +22,8 @@ Result<std::unique_ptr<TlsContext>> TlsContext::make(TlsLevel level, SessionCach
     // RFC 7435 and FAULTS 65: at this level an expired or self-signed certificate beats none.
     wolfSSL_CTX_set_verify(native, WOLFSSL_VERIFY_NONE, nullptr);
     // Sessions live in SessionCache alone: the library's own table is global and locked.
-    wolfSSL_CTX_set_session_cache_mode(native, WOLFSSL_SESS_CACHE_CLIENT |
-                                                   WOLFSSL_SESS_CACHE_NO_INTERNAL);
+    wolfSSL_CTX_set_session_cache_mode(native,
+                                       WOLFSSL_SESS_CACHE_CLIENT | WOLFSSL_SESS_CACHE_NO_INTERNAL);
     // Tickets in TLS 1.2 too.
     wolfSSL_CTX_UseSessionTicket(native);
     TlsEngine::install(native);

@@ -1,5 +1,6 @@
-// What all TLS connections of one security level have in common: a WOLFSSL_CTX and the table of sessions to
-// resume. Made once in the process and shared by all shards: after make() it is only read.
+// What all TLS connections of one security level have in common: a WOLFSSL_CTX and the table of
+// sessions to resume. Made once in the process and shared by all shards: after make() it is only
+// read.
 //
 // TLS 1.2 and 1.3 with SNI; no ALPN (SMTP has none), no compression, no renegotiation.
 #pragma once
@@ -15,7 +16,8 @@ namespace postrider {
 
 class SessionCache;
 
-// Connections and sessions of one level are never used for another (FAULTS 74). Stronger levels are numbered above.
+// Connections and sessions of one level are never used for another (FAULTS 74). Stronger levels are
+// numbered above.
 enum class TlsLevel : uint8_t {
     opportunistic = 1,  // encrypts with whoever answers: no certificate is judged (RFC 7435)
 };

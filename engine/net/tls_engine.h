@@ -1,6 +1,7 @@
-// A TLS client over memory: ciphertext goes in, ciphertext and plaintext come out; it knows no socket and never
-// waits. The library's read callback takes octets from the caller's span, its write callback appends to the caller's
-// buffer, which always accepts: a half-done write, to be repeated with the same octets, cannot occur (FAULTS 54).
+// A TLS client over memory: ciphertext goes in, ciphertext and plaintext come out; it knows no
+// socket and never waits. The library's read callback takes octets from the caller's span, its
+// write callback appends to the caller's buffer, which always accepts: a half-done write, to be
+// repeated with the same octets, cannot occur (FAULTS 54).
 #pragma once
 
 #include <memory>
@@ -26,17 +27,19 @@ class TlsEngine {
         failed,  // error_text(); an alert may be waiting in `out`
     };
 
-    // Offers the session that the context's table holds for (host, peer), and stores there what the peer issues.
+    // Offers the session that the context's table holds for (host, peer), and stores there what the
+    // peer issues.
     static Result<std::unique_ptr<TlsEngine>> make(TlsContext& context, const std::string& host,
                                                    const SocketAddress& peer);
     ~TlsEngine();
     TlsEngine(const TlsEngine&) = delete;
     TlsEngine& operator=(const TlsEngine&) = delete;
 
-    // Takes what it needs from the front of `in`; empty to begin with. What is left when it is done belongs to
-    // decrypt().
+    // Takes what it needs from the front of `in`; empty to begin with. What is left when it is done
+    // belongs to decrypt().
     Status handshake(std::string_view& in, Buffer& out);
-    // Takes all of `in`: more, closed or failed. Tickets and key updates are answered inside (FAULTS 76).
+    // Takes all of `in`: more, closed or failed. Tickets and key updates are answered inside
+    // (FAULTS 76).
     Status decrypt(std::string_view in, Buffer& plain, Buffer& out);
     // False: failed.
     bool encrypt(std::string_view plain, Buffer& out);

@@ -23,8 +23,7 @@ const std::string kHost = "mx.test.example";
 
 struct Tls {
     SessionCache sessions;
-    std::unique_ptr<TlsContext> context =
-        *TlsContext::make(TlsLevel::opportunistic, sessions);
+    std::unique_ptr<TlsContext> context = *TlsContext::make(TlsLevel::opportunistic, sessions);
 };
 
 std::string read_tls(WOLFSSL* ssl, size_t size) {
@@ -72,7 +71,8 @@ Task<void> exchange(Shard& shard, Tls& tls, SocketAddress to, std::string up, si
         connection.flush();
         at += size;
         IoStatus status;
-        while ((status = co_await connection.drained(64'000, shard.in_ms(10'000))) == IoStatus::input) {
+        while ((status = co_await connection.drained(64'000, shard.in_ms(10'000))) ==
+               IoStatus::input) {
             down += connection.input();
             connection.consume(connection.input().size());
         }
@@ -167,7 +167,8 @@ TEST(ConnectionTls, ResumesOnAnotherThread) {
     }
 }
 
-Task<void> fail_tls(Shard& shard, Tls& tls, SocketAddress to, int64_t timeout_ms, TlsResult& result) {
+Task<void> fail_tls(Shard& shard, Tls& tls, SocketAddress to, int64_t timeout_ms,
+                    TlsResult& result) {
     Connection connection(*shard.reactor, shard.buffers);
     EXPECT_EQ(co_await connection.connect(to, {}, shard.in_ms(5'000)), 0);
     EXPECT_EQ(co_await connection.more_input(shard.in_ms(5'000)), IoStatus::ok);
@@ -180,7 +181,8 @@ Task<void> fail_tls(Shard& shard, Tls& tls, SocketAddress to, int64_t timeout_ms
     connection.flush();
     const IoStatus end = co_await connection.more_input(shard.in_ms(5'000));
     EXPECT_TRUE(end == IoStatus::error || end == IoStatus::closed);
-    EXPECT_FALSE(connection.all_handed_over()) << "nothing is sent in clear behind a failed handshake";
+    EXPECT_FALSE(connection.all_handed_over())
+        << "nothing is sent in clear behind a failed handshake";
     co_await connection.close(true);
 }
 
@@ -201,7 +203,8 @@ TEST(ConnectionTls, AHandshakeThatFailsHangsOrEnds) {
         peer.join();
         EXPECT_EQ(peer_got.find("MAIL"), std::string::npos);
     };
-    against([](int fd) { test::get(fd, 10), test::put(fd, "454 4.7.0 changed my mind\r\n"); }, 5'000);
+    against([](int fd) { test::get(fd, 10), test::put(fd, "454 4.7.0 changed my mind\r\n"); },
+            5'000);
     EXPECT_FALSE(result.timed_out);
     against([](int fd) { test::get(fd, 10), test::put(fd, test::pattern(5'000, 1)); }, 5'000);
     EXPECT_FALSE(result.timed_out);
@@ -254,7 +257,8 @@ TEST(ConnectionTls, TellsTruncationFromTheEnd) {
         Peer peer(serve_tls(server, [&](WOLFSSL* ssl, int fd) {
             write_tls(ssl, "250 2.0.0 taken\r\n");
             if (how == 0) wolfSSL_shutdown(ssl);
-            if (how == 2) test::put(fd, std::string("\x17\x03\x03\x00\x20", 5) + std::string(32, 'f'));
+            if (how == 2)
+                test::put(fd, std::string("\x17\x03\x03\x00\x20", 5) + std::string(32, 'f'));
         }));
         Tls tls;
         Shard shard;
@@ -319,7 +323,8 @@ TEST(ConnectionTls, TicketsDoNotWakeThePool) {
     EXPECT_EQ(tls.sessions.size(), 1u);
 }
 
-#if !__has_feature(address_sanitizer) && !__has_feature(thread_sanitizer)  // their allocators do not count
+#if !__has_feature(address_sanitizer) && \
+    !__has_feature(thread_sanitizer)  // their allocators do not count
 size_t allocated() { return mallinfo2().uordblks; }
 
 Task<void> open_many(Shard& shard, Tls& tls, SocketAddress to, size_t count, size_t& bytes_each) {
@@ -344,7 +349,8 @@ Task<void> open_many(Shard& shard, Tls& tls, SocketAddress to, size_t count, siz
 TEST(ConnectionTls, AnIdleConnectionIsSmall) {
     constexpr size_t kConnections = 100;
     TlsServer server;
-    // Answers each first line and keeps the socket; freed of its TLS state, so that only our side counts.
+    // Answers each first line and keeps the socket; freed of its TLS state, so that only our side
+    // counts.
     std::vector<int> kept;
     Peer peer(
         [&](int fd) {

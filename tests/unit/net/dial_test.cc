@@ -55,7 +55,8 @@ struct Outcome {
 Outcome run(std::vector<SocketAddress> addresses, DialOptions options) {
     Shard shard;
     Outcome outcome;
-    shard.run(dial_and_close(shard, std::move(addresses), options, outcome.result, outcome.took_ms));
+    shard.run(
+        dial_and_close(shard, std::move(addresses), options, outcome.result, outcome.took_ms));
     outcome.result.connection.reset();
     return outcome;
 }
@@ -120,9 +121,9 @@ TEST(Dial, FallsBackToTurnsWithoutASlot) {
 TEST(Dial, EndsAtItsDeadline) {
     DeafListener deaf;
     Slots slots(3);
-    const auto [result, took_ms] = run({deaf.address, deaf.address, deaf.address},
-                                       {.max_parallel = 2, .stagger_ms = 20, .timeout_ms = 200,
-                                        .slots = &slots});
+    const auto [result, took_ms] =
+        run({deaf.address, deaf.address, deaf.address},
+            {.max_parallel = 2, .stagger_ms = 20, .timeout_ms = 200, .slots = &slots});
     ASSERT_GE(result.attempts.size(), 2u);
     for (const auto& attempt : result.attempts) EXPECT_EQ(attempt.result, -ETIMEDOUT);
     EXPECT_EQ(result.error(), -ETIMEDOUT);

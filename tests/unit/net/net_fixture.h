@@ -1,5 +1,6 @@
-// What the tests of a connection stand on: a shard with its reactor, and peers that are plain blocking sockets in a
-// thread of their own, free to misbehave. Everything on loopback, on ports the kernel chooses.
+// What the tests of a connection stand on: a shard with its reactor, and peers that are plain
+// blocking sockets in a thread of their own, free to misbehave. Everything on loopback, on ports
+// the kernel chooses.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -25,9 +26,8 @@ struct Shard {
     BufferPool buffers;
     Gate gate;
 
-    explicit Shard(Ring::Options options = {.entries = 256,
-                                            .receive_buffers = 16,
-                                            .receive_buffer_size = 4096}) {
+    explicit Shard(Ring::Options options = {
+                       .entries = 256, .receive_buffers = 16, .receive_buffer_size = 4096}) {
         auto made = Reactor::make(0, exchange, options);
         POSTRIDER_CHECK(made.has_value(), "the machine has io_uring");
         reactor = std::move(*made);
@@ -49,7 +49,8 @@ struct Shard {
     }
 };
 
-// A listening socket on 127.0.0.1 and a thread that hands `serve` one accepted socket after the other.
+// A listening socket on 127.0.0.1 and a thread that hands `serve` one accepted socket after the
+// other.
 class Peer {
   public:
     explicit Peer(std::function<void(int fd)> serve, int connections = 1, int receive_buffer = 0)
@@ -150,6 +151,17 @@ inline std::string get_all(int fd) {
 inline void close_with_reset(int fd) {
     const linger hard{1, 0};
     ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
+}
+
+// Sends until the kernel takes no more.
+inline Task<IoStatus> fill(Shard& shard, Connection& connection) {
+    IoStatus status = IoStatus::ok;
+    while (status == IoStatus::ok) {
+        connection.append(std::string(60'000, 'x'));
+        connection.flush();
+        status = co_await connection.drained(0, shard.in_ms(40));
+    }
+    co_return status;
 }
 
 inline std::string pattern(size_t size, uint32_t seed) {

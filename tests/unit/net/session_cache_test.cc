@@ -21,8 +21,11 @@ TEST(SessionCache, TellsHostsAddressesAndPortsApart) {
     EXPECT_EQ(cache.find(key("b.example")), "");
     const auto level = TlsLevel::opportunistic;
     EXPECT_EQ(cache.find(SessionCache::key("a.example", kAddress.with_port(26), level)), "");
-    EXPECT_EQ(cache.find(SessionCache::key("a.example", *SocketAddress::parse("192.0.2.2:25"), level)), "");
-    EXPECT_NE(SessionCache::key("a", kAddress, level), SessionCache::key("a", kAddress, TlsLevel{9}));
+    EXPECT_EQ(
+        cache.find(SessionCache::key("a.example", *SocketAddress::parse("192.0.2.2:25"), level)),
+        "");
+    EXPECT_NE(SessionCache::key("a", kAddress, level),
+              SessionCache::key("a", kAddress, TlsLevel{9}));
     cache.store(key("a.example"), "A2");
     EXPECT_EQ(cache.find(key("a.example")), "A2");
     EXPECT_EQ(cache.size(), 1u);

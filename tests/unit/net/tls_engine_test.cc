@@ -15,8 +15,7 @@ const SocketAddress kPeer = *SocketAddress::parse("192.0.2.1:25");
 
 struct Client {
     SessionCache sessions;
-    std::unique_ptr<TlsContext> context =
-        *TlsContext::make(TlsLevel::opportunistic, sessions);
+    std::unique_ptr<TlsContext> context = *TlsContext::make(TlsLevel::opportunistic, sessions);
     BufferPool pool;
     Buffer plain{pool}, out{pool};
     std::unique_ptr<TlsEngine> engine;

@@ -9,7 +9,8 @@ namespace postrider::test {
 namespace {
 
 // Made for these tests and used nowhere else:
-// openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 36500 -subj /CN=mx.test.example
+// openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 36500 -subj
+// /CN=mx.test.example
 constexpr char kKey[] = R"(-----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgWR2CXoETkwXxh6R5
 RZSQnuDE4MQgN5kQJFVRfWSQqTChRANCAAQ7INemhT69qP5uqQf/RYSB4hpkwzBP
@@ -57,9 +58,10 @@ TlsServer::TlsServer(Version version) {
     POSTRIDER_CHECK(native_, "a server context");
     const auto* certificate = reinterpret_cast<const unsigned char*>(kCertificate);
     const auto* key = reinterpret_cast<const unsigned char*>(kKey);
-    POSTRIDER_CHECK(wolfSSL_CTX_use_certificate_buffer(native_, certificate, sizeof kCertificate - 1,
-                                                       WOLFSSL_FILETYPE_PEM) == WOLFSSL_SUCCESS,
-                    "the certificate loads");
+    POSTRIDER_CHECK(
+        wolfSSL_CTX_use_certificate_buffer(native_, certificate, sizeof kCertificate - 1,
+                                           WOLFSSL_FILETYPE_PEM) == WOLFSSL_SUCCESS,
+        "the certificate loads");
     POSTRIDER_CHECK(wolfSSL_CTX_use_PrivateKey_buffer(native_, key, sizeof kKey - 1,
                                                       WOLFSSL_FILETYPE_PEM) == WOLFSSL_SUCCESS,
                     "the key loads");
@@ -88,7 +90,8 @@ std::string sni_of(std::string_view client_hello) {
     const auto* octets = reinterpret_cast<const unsigned char*>(client_hello.data());
     const int result = wolfSSL_SNI_GetFromBuffer(octets, static_cast<unsigned>(client_hello.size()),
                                                  WOLFSSL_SNI_HOST_NAME, name, &size);
-    return result == WOLFSSL_SUCCESS ? std::string(reinterpret_cast<char*>(name), size) : std::string();
+    return result == WOLFSSL_SUCCESS ? std::string(reinterpret_cast<char*>(name), size)
+                                     : std::string();
 }
 
 }  // namespace postrider::test

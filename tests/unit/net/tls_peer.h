@@ -1,5 +1,5 @@
-// The other side of TLS for the tests: wolfSSL's server, over a blocking socket or over memory. Included first: the
-// library's options must precede every header of it.
+// The other side of TLS for the tests: wolfSSL's server, over a blocking socket or over memory.
+// Included first: the library's options must precede every header of it.
 #pragma once
 
 #include <wolfssl/options.h>
@@ -11,7 +11,8 @@
 
 namespace postrider::test {
 
-// One context for a peer: it must be the same for all connections that resume each other's sessions.
+// One context for a peer: it must be the same for all connections that resume each other's
+// sessions.
 class TlsServer {
   public:
     enum class Version { any, tls12, tls13 };
