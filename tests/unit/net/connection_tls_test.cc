@@ -5,6 +5,7 @@
 #include <malloc.h>
 
 #include <atomic>
+#include <latch>
 #include <vector>
 
 #include "engine/net/connection.h"
@@ -144,23 +145,27 @@ TEST(ConnectionTls, ResumesOnAnotherThread) {
         Peer peer(serve_tls(server, [&](WOLFSSL* ssl, int) { write_tls(ssl, read_tls(ssl, 4)); }),
                   kConnections);
         Tls tls;
-        const auto connect_once = [&](TlsResult& result) {
-            Shard shard;
+        const auto connect_once = [&](Shard& shard, TlsResult& result) {
             std::string got;
             shard.run(exchange(shard, tls, peer.address, "ping", 4, got, result));
             EXPECT_EQ(got, "ping");
         };
         TlsResult first;
-        std::thread([&] { connect_once(first); }).join();
+        std::thread([&] {
+            Shard shard;
+            connect_once(shard, first);
+        }).join();
         EXPECT_FALSE(first.resumed);
         EXPECT_EQ(tls.sessions.size(), 1u);
         std::vector<TlsResult> results(kConnections - 1);
-        std::thread one([&] {
-            for (size_t i = 0; i < results.size() / 2; ++i) connect_once(results[i]);
-        });
-        std::thread two([&] {
-            for (size_t i = results.size() / 2; i < results.size(); ++i) connect_once(results[i]);
-        });
+        std::latch both_there(2);
+        const auto connect_some = [&](size_t from, size_t to) {
+            Shard shard;
+            both_there.arrive_and_wait();
+            for (size_t i = from; i < to; ++i) connect_once(shard, results[i]);
+        };
+        std::thread one(connect_some, 0, results.size() / 2);
+        std::thread two(connect_some, results.size() / 2, results.size());
         one.join();
         two.join();
         for (const auto& result : results) EXPECT_TRUE(result.resumed) << result.error;
