@@ -85,7 +85,7 @@ inline JournalRecord claim_record(FileId file, uint32_t created_s, std::string_v
     record.form = SpoolForm::batch;
     record.file = file;
     record.size = 1000 + file;
-    record.mtime_ns = static_cast<int64_t>(file) * 1'000'003;
+    record.mtime_ns = static_cast<int64_t>(file * 1'000'003);
     record.time_s = created_s;
     record.name = name;
     return record;
