@@ -58,8 +58,10 @@ class Generator {
         run_ = fmt::format(
             "{:012x}",
             mix64(static_cast<uint64_t>(now), static_cast<uint64_t>(getpid())) & 0xFFFFFFFFFFFF);
-        const size_t header = 360 + 60 * (options.recipients - 1);  // about: `--size` counts it
-        const size_t rest = size > header ? size - header : 0;
+        // `--size` counts the header; those of other messages differ by a few digits.
+        name_recipients(options.first, DomainChoice(choice_).next());
+        add_header(options.first);
+        const size_t rest = size > text_.size() ? size - text_.size() : 0;
         body_ = options.newsletter ? newsletter_body(rest, "part-" + run_, options.seed + 1)
                                    : plain_body(rest);
     }
@@ -73,6 +75,7 @@ class Generator {
     Result<void> open_file();
     Result<void> close_file();
     void make_message(uint64_t number);
+    void name_recipients(uint64_t number, const std::string& domain);
     void add_envelope();
     void add_header(uint64_t number);
 
@@ -142,8 +145,7 @@ void Generator::add_header(uint64_t number) {
     }
 }
 
-void Generator::make_message(uint64_t number) {
-    const std::string& domain = choice_.next();
+void Generator::name_recipients(uint64_t number, const std::string& domain) {
     recipients_.resize(options_.recipients);
     for (uint64_t i = 0; i < options_.recipients; ++i) {
         recipients_[i].clear();
@@ -154,6 +156,10 @@ void Generator::make_message(uint64_t number) {
             fmt::format_to(out, "r{}-{}@{}", number, i + 1, domain);
         }
     }
+}
+
+void Generator::make_message(uint64_t number) {
+    name_recipients(number, choice_.next());
     text_.clear();
     add_envelope();
     add_header(number);

@@ -38,8 +38,8 @@ void append_text_part(std::string& out, size_t size) {
             "\r\n"
             "The caf=C3=A9 on the corner has reopened, and with it the reading room: 10=E2=82=AC a "
             "=\r\n"
-            "month, coffee included. We asked those who were there on the first day what they =\r\n"
-            "think of it=2E Most would come again; one misses the old chairs=2E\r\n"
+            "room: 10=E2=82=AC a month, coffee included. We asked those who were there =\r\n"
+            "what they think of it=2E Most would come again; one misses the old chairs=2E\r\n"
             "\r\n"
             "Read on: https://news.example.test/issue/{}?utm_source=3Dnewsletter\r\n"
             "\r\n",
@@ -56,10 +56,10 @@ void append_html_part(std::string& out, size_t size) {
     for (int article = 1; out.size() < until; ++article) {
         out += fmt::format(
             "<tr><td style=3D\"padding:24px\"><h2>{}. What is new this week</h2>\r\n"
-            "<p>The caf=C3=A9 on the corner has reopened, and with it the reading room: =\r\n"
-            "<b>10=E2=82=AC</b> a month, coffee included.</p><p><a =\r\n"
-            "href=3D\"https://news.example.test/issue/{}?utm_source=3Dnewsletter\">Read on</a>=\r\n"
-            "</p></td></tr>\r\n",
+            "<p>The caf=C3=A9 on the corner has reopened, and with it the reading =\r\n"
+            "room: <b>10=E2=82=AC</b> a month, coffee included.</p><p><a =\r\n"
+            "href=3D\"https://news.example.test/issue/{}?utm_source=3Dnewsletter\">=\r\n"
+            "Read on</a></p></td></tr>\r\n",
             article, article);
     }
     out += "</table></body></html>\r\n";

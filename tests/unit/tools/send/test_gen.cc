@@ -72,7 +72,7 @@ TEST_F(Gen, BatchFilesHoldWhatWasAsked) {
     for (const Message& m : messages()) {
         EXPECT_EQ(m.parsed.envelope.sender, "b@s.test");
         EXPECT_EQ(m.parsed.envelope.campaign, "spring");
-        EXPECT_THAT(m.parsed.content.wire_size, AllOf(Ge(4096u - 80), Le(4096u + 80)));
+        EXPECT_THAT(m.parsed.content.wire_size, AllOf(Ge(4096u - 16), Le(4096u + 16)));
         ASSERT_THAT(m.parsed.recipients, SizeIs(1));
         const std::string& recipient = m.parsed.recipients[0];
         EXPECT_EQ(field(m.wire, "X-Canary"), canary(recipient));

@@ -152,7 +152,7 @@ TEST_F(Send, AMessageCannotProlongItsEnvelope) {
     // What a removed field leaves first must not become part of the block either.
     expect_refused(send({"--spool", spool_, "r@b.test"},
                         "Bcc: h@d.test\nx-receiver: e@e.test\nFrom: f@a.test\n\nb\n"),
-                   1, "x-receiver");
+                   1, "x- line");
     expect_refused(
         send({"--spool", spool_, "r@b.test"}, "Bcc: h@d.test\nX-Pool: e\nFrom: f@a.test\n\nb\n"), 1,
         "x- line");
