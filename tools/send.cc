@@ -309,16 +309,13 @@ void declare(CLI::App& app, SendOptions& options) {
     }
     app.add_option("--eml", options.files,
                    "message files, named last; default: one message from standard input");
-    default:
-        one message from standard input ")
-            ->allow_extra_args(false);
-        app.add_option("--spool", options.spool, "the spool directory");
-        app.add_option("--config", options.config, "configuration that names the spool");
-        app.add_flag("--json", options.json, "one JSON object a message instead of its file name");
-        app.footer(
-            "Example:\n  postrider send --spool /var/spool/postrider -f news@example.com \\\n"
-            "      --campaign spring anna@example.net < message.eml\n"
-            "Exit codes: 0 all queued, 1 failed, 2 usage.");
+    app.add_option("--spool", options.spool, "the spool directory");
+    app.add_option("--config", options.config, "configuration that names the spool");
+    app.add_flag("--json", options.json, "one JSON object a message instead of its file name");
+    app.footer(
+        "Example:\n  postrider send --spool /var/spool/postrider -f news@example.com \\\n"
+        "      --campaign spring anna@example.net < message.eml\n"
+        "Exit codes: 0 all queued, 1 failed, 2 usage.");
 }
 
 }  // namespace
