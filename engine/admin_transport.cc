@@ -42,7 +42,7 @@ class SocketStream final : public httplib::Stream {
         ip = "unix";
         port = 0;
     }
-    httplib::socket_t socket() const override { return fd_; }
+    socket_t socket() const override { return fd_; }
 
   private:
     bool wait(short events) const {

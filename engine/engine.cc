@@ -4,9 +4,9 @@
 #include <sched.h>
 #include <sys/resource.h>
 
-#include <condition_variable>
 #include <cstdio>
 #include <future>
+#include <unordered_set>
 
 #include <fmt/format.h>
 
@@ -65,6 +65,17 @@ void pin_to_core(size_t number) {
     }
 }
 
+// Files that have left active/ since: no record of them matters, and a segment that speaks of no other may go.
+Result<void> forget_gone(const SpoolDirectory& spool, RecoveredState& recovered) {
+    std::unordered_set<FileId> there;
+    if (auto listed = spool.scan_active([&](FileId id) { there.insert(id); }); !listed) return listed;
+    std::vector<FileId> gone;
+    for (const auto& file : recovered.files())
+        if (!there.contains(file.id)) gone.push_back(file.id);
+    for (const FileId id : gone) recovered.forget(id);
+    return {};
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Engine>> Engine::start(Config config) {
@@ -84,6 +95,9 @@ Result<std::unique_ptr<Engine>> Engine::start(Config config) {
     shared.spool = std::move(*spool);
     auto recovered = recover_journals(shared.spool->journal(), engine->report_);
     if (!recovered) return fail("journal: " + recovered.error().text, EBADMSG);
+    if (auto forgotten = forget_gone(*shared.spool, *recovered); !forgotten)
+        return std::unexpected(forgotten.error());
+    shared.old_segments = recovered->take_segments();
     shared.recovered = std::make_shared<RecoveredState>(std::move(*recovered));
     if (auto started = engine->start_shards(); !started) return std::unexpected(started.error());
     return engine;

@@ -71,6 +71,8 @@ Result<void> Shard::build() {
                                  shared_.recovered->next_sequence(), std::move(options));
     if (!journal) return std::unexpected(journal.error());
     journal_ = std::move(*journal);
+    if (reactor_->shard() == 0)
+        for (auto& segment : shared_.old_segments) journal_->adopt(std::move(segment));
     commit_ = std::make_unique<GroupCommit>(*reactor_, GroupCommit::Options{.commit_ms = config.journal.commit_ms},
                                             std::vector<CommitParticipant*>{log_.get(), journal_.get()});
     commit_->on_durable([this](std::span<const Release> releases) { on_durable(releases); });
@@ -270,6 +272,7 @@ void Shard::refill(DomainId domain) {
 }
 
 void Shard::park(DomainId domain, int64_t until_s, const std::string& why) {
+    if (home(domain) == reactor_->shard()) return backlog_->park(domain, until_s, why);
     auto* text = new std::string(why);
     reactor_->post(home(domain),
                    Mail{kPark, 0, domain, static_cast<uint64_t>(until_s), reinterpret_cast<uint64_t>(text)});

@@ -50,6 +50,7 @@ struct SharedState {
     std::unique_ptr<TlsContext> tls;
     std::unique_ptr<SpoolDirectory> spool;
     std::shared_ptr<RecoveredState> recovered;
+    std::vector<OldSegment> old_segments;  // of earlier runs; shard 0 takes them over
     std::vector<ShardMetrics> metrics;
     std::atomic<size_t> drained{0};   // shards that have ended their sessions
     std::atomic<bool> failed{false};  // journal or log: nothing new is started

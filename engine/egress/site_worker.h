@@ -29,7 +29,7 @@ class SiteWorker {
     SiteWorker(EgressContext& context, Site& site, bool home);
     ~SiteWorker();
 
-    Site& site() { return site_; }
+    Site& site() const { return site_; }
     // The window comes with a reference. `expires_ms`: when the domain's binding must be renewed.
     void attach(ReadyWindow& window, int64_t expires_ms);
     // Wakes or opens connections for the mail that waits.
