@@ -36,10 +36,9 @@ void append_text_part(std::string& out, size_t size) {
         out += fmt::format(
             "{}. What is new this week\r\n"
             "\r\n"
-            "The caf=C3=A9 on the corner has reopened, and with it the reading room: 10=E2=82=AC a "
-            "=\r\n"
-            "room: 10=E2=82=AC a month, coffee included. We asked those who were there =\r\n"
-            "what they think of it=2E Most would come again; one misses the old chairs=2E\r\n"
+            "The caf=C3=A9 on the corner has reopened, and with it the reading =\r\n"
+            "room: 10=E2=82=AC a month, coffee included. We asked those who came what =\r\n"
+            "they think of it=2E Most would come again; one misses the old chairs=2E\r\n"
             "\r\n"
             "Read on: https://news.example.test/issue/{}?utm_source=3Dnewsletter\r\n"
             "\r\n",
