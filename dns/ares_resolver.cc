@@ -12,14 +12,16 @@
 namespace postrider {
 
 Result<std::unique_ptr<AresResolver>> AresResolver::make(Reactor& reactor, const Options& options) {
-    auto transport = AresTransport::make(reactor, {.servers = fmt::format("{}", fmt::join(options.servers, ",")),
-                                                   .timeout_ms = options.timeout_ms,
-                                                   .tries = options.tries});
+    auto transport =
+        AresTransport::make(reactor, {.servers = fmt::format("{}", fmt::join(options.servers, ",")),
+                                      .timeout_ms = options.timeout_ms,
+                                      .tries = options.tries});
     if (!transport) return std::unexpected(transport.error());
     return std::unique_ptr<AresResolver>(new AresResolver(reactor, options, std::move(*transport)));
 }
 
-AresResolver::AresResolver(Reactor& reactor, const Options& options, std::unique_ptr<AresTransport> transport)
+AresResolver::AresResolver(Reactor& reactor, const Options& options,
+                           std::unique_ptr<AresTransport> transport)
     : reactor_(reactor),
       options_(options),
       transport_(std::move(transport)),
@@ -96,7 +98,8 @@ Task<HostAddresses> AresResolver::ask_addresses(std::string host) {
     ask(query_v6, host, RecordType::aaaa);
     const DnsAnswer v4 = co_await follow(query_v4, host, RecordType::a);
     const DnsAnswer v6 = co_await follow(query_v6, host, RecordType::aaaa);
-    co_return make_addresses(host, v4, v6, reactor_.now_ms(), failure_ms(addresses_.failures(host)));
+    co_return make_addresses(host, v4, v6, reactor_.now_ms(),
+                             failure_ms(addresses_.failures(host)));
 }
 
 void AresResolver::ask(AresQuery& query, const std::string& name, RecordType type) {
@@ -105,8 +108,8 @@ void AresResolver::ask(AresQuery& query, const std::string& name, RecordType typ
 }
 
 Task<DnsAnswer> AresResolver::follow(AresQuery& query, std::string name, RecordType type) {
-    // Servers are asked in turn (ARES_OPT_ROTATE), so that asking again asks another one. A FORMERR deserves a second
-    // query in any case: c-ares has switched EDNS off by then.
+    // Servers are asked in turn (ARES_OPT_ROTATE), so that asking again asks another one. A FORMERR
+    // deserves a second query in any case: c-ares has switched EDNS off by then.
     size_t others = std::min<size_t>(transport_->servers() - 1, 2);
     bool formerr_seen = false;
     uint32_t aliases = 0;
@@ -125,7 +128,8 @@ Task<DnsAnswer> AresResolver::follow(AresQuery& query, std::string name, RecordT
         answer.ttl_s = ttl_s = std::min(ttl_s, answer.ttl_s);
         aliases += answer.aliases;
         if (aliases > limits::kCnameChain)
-            co_return failed_answer(fmt::format("a loop or more than {} aliases", limits::kCnameChain));
+            co_return failed_answer(
+                fmt::format("a loop or more than {} aliases", limits::kCnameChain));
         if (answer.kind != DnsAnswer::Kind::alias) co_return answer;
         name = std::move(answer.name);
         ask(query, name, type);
@@ -141,25 +145,25 @@ DnsAnswer AresResolver::judge(const AresQuery& query, std::string_view name, Rec
         return answer;
     }
     switch (query.status()) {
-    case ARES_ETIMEOUT:
-        health_.silent(reactor_.now_ms());
-        ++counters_.silent;
-        return failed_answer("time-out");
-    case ARES_ECONNREFUSED:
-        health_.silent(reactor_.now_ms());
-        ++counters_.silent;
-        return failed_answer("no DNS server could be reached");
-    case ARES_EBADNAME: {  // a label over 63 octets and the like: nobody can have such a name
-        health_.inconclusive(reactor_.now_ms());
-        DnsAnswer answer;
-        answer.kind = DnsAnswer::Kind::no_such_name;
-        answer.ttl_s = limits::kTtlMaxS;
-        return answer;
-    }
-    default:
-        health_.inconclusive(reactor_.now_ms());
-        ++counters_.failures;
-        return failed_answer(stopping_ ? "shutting down" : ares_strerror(query.status()));
+        case ARES_ETIMEOUT:
+            health_.silent(reactor_.now_ms());
+            ++counters_.silent;
+            return failed_answer("time-out");
+        case ARES_ECONNREFUSED:
+            health_.silent(reactor_.now_ms());
+            ++counters_.silent;
+            return failed_answer("no DNS server could be reached");
+        case ARES_EBADNAME: {  // a label over 63 octets and the like: nobody can have such a name
+            health_.inconclusive(reactor_.now_ms());
+            DnsAnswer answer;
+            answer.kind = DnsAnswer::Kind::no_such_name;
+            answer.ttl_s = limits::kTtlMaxS;
+            return answer;
+        }
+        default:
+            health_.inconclusive(reactor_.now_ms());
+            ++counters_.failures;
+            return failed_answer(stopping_ ? "shutting down" : ares_strerror(query.status()));
     }
 }
 
@@ -198,7 +202,8 @@ AresResolver::Slot::~Slot() {
 Task<void> AresResolver::stop() {
     stopping_ = true;
     transport_->stop();
-    while (!lookups_.empty() || !background().empty() || !transport_->quiet()) co_await Sleep(reactor_, 1);
+    while (!lookups_.empty() || !background().empty() || !transport_->quiet())
+        co_await Sleep(reactor_, 1);
 }
 
 }  // namespace postrider

@@ -1,11 +1,13 @@
 // The resolver over c-ares. Lives on one shard.
 //
-//   look-up: cached -> done;  in flight -> joins it (single flight);  else waits in line for one of kLookups slots -> asks
-//   a slot's look-up: one MX query, or A and AAAA side by side; an alias that leads out of the answer is asked again
+//   look-up: cached -> done;  in flight -> joins it (single flight);  else waits in line for one of
+//   kLookups slots -> asks a slot's look-up: one MX query, or A and AAAA side by side; an alias
+//   that leads out of the answer is asked again
 //
-// Failure policy (FAULTS 78, 88): a failed name is remembered for 30 s, doubling to 5 min (RFC 2308 7.1), and with
-// several servers it is asked of another one first. When no server says a word (server_health.h), every look-up that is
-// not cached is `temporary` at once until a probe is answered, so that nothing piles up and recovery brings no storm.
+// Failure policy (FAULTS 78, 88): a failed name is remembered for 30 s, doubling to 5 min (RFC
+// 2308 7.1), and with several servers it is asked of another one first. When no server says a word
+// (server_health.h), every look-up that is not cached is `temporary` at once until a probe is
+// answered, so that nothing piles up and recovery brings no storm.
 #pragma once
 
 #include <coroutine>
@@ -32,9 +34,9 @@ class AresResolver final : public Resolver {
 
     struct Options {
         std::vector<std::string> servers;  // DnsConfig::servers; empty: the system's
-        int timeout_ms = 3'000;            // of the first try; doubled with each round over the servers
+        int timeout_ms = 3'000;  // of the first try; doubled with each round over the servers
         int tries = 3;
-        size_t cache_entries = 65'536;     // names; routes and addresses each have as many
+        size_t cache_entries = 65'536;  // names; routes and addresses each have as many
         size_t lookups = kLookups;
     };
     struct Counters {
@@ -56,7 +58,8 @@ class AresResolver final : public Resolver {
     const MailRoute* cached_route(std::string_view domain) override;
     const HostAddresses* cached_addresses(std::string_view host) override;
 
-    // Ends every look-up with `temporary` and waits until the ring holds nothing of ours. Once, as the last call.
+    // Ends every look-up with `temporary` and waits until the ring holds nothing of ours. Once, as
+    // the last call.
     Task<void> stop();
 
     const Counters& counters() const { return counters_; }
@@ -83,7 +86,8 @@ class AresResolver final : public Resolver {
         Slot await_resume() { return Slot(resolver); }
     };
 
-    AresResolver(Reactor& reactor, const Options& options, std::unique_ptr<AresTransport> transport);
+    AresResolver(Reactor& reactor, const Options& options,
+                 std::unique_ptr<AresTransport> transport);
     // Empty, or why nobody may ask now; `expires_ms` then says until when.
     std::string turned_away(int64_t& expires_ms);
     Task<MailRoute> ask_route(std::string domain);

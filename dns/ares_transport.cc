@@ -17,7 +17,11 @@ namespace postrider {
 class AresWatch {
   public:
     AresWatch(AresTransport& transport, AresChannel& channel, int fd)
-        : transport_(transport), channel_(&channel), fd_(fd), read_(*this, POLLIN), write_(*this, POLLOUT) {}
+        : transport_(transport),
+          channel_(&channel),
+          fd_(fd),
+          read_(*this, POLLIN),
+          write_(*this, POLLOUT) {}
 
     void want(bool read, bool write) {
         read_.wanted = read;
@@ -97,11 +101,12 @@ void AresWatch::Poll::close() {
 }
 
 void AresWatch::Poll::complete(int, bool, std::span<const char>) {
-    // Whatever the poll says, c-ares finds out by reading: an error shows there. It may close this socket meanwhile;
-    // `busy` keeps the watch until the end of this call.
+    // Whatever the poll says, c-ares finds out by reading: an error shows there. It may close this
+    // socket meanwhile; `busy` keeps the watch until the end of this call.
     if (watch.channel_ && wanted) {
         const bool reads = events == POLLIN;
-        watch.channel_->ready(reads ? watch.fd_ : ARES_SOCKET_BAD, reads ? ARES_SOCKET_BAD : watch.fd_);
+        watch.channel_->ready(reads ? watch.fd_ : ARES_SOCKET_BAD,
+                              reads ? ARES_SOCKET_BAD : watch.fd_);
     }
     busy = false;
     if (watch.channel_)
@@ -112,15 +117,16 @@ void AresWatch::Poll::complete(int, bool, std::span<const char>) {
 
 Result<void> AresChannel::open(const AresTransport::Options& options) {
     ares_options set{};
-    // NOCHECKRESP: SERVFAIL and REFUSED reach us as what they are; c-ares would turn them into "no contact".
+    // NOCHECKRESP: SERVFAIL and REFUSED reach us as what they are; c-ares would turn them into "no
+    // contact".
     set.flags = ARES_FLAG_EDNS | ARES_FLAG_NOSEARCH | ARES_FLAG_NOALIASES | ARES_FLAG_NOCHECKRESP;
     set.timeout = options.timeout_ms;
     set.tries = options.tries;
     set.ednspsz = AresTransport::kEdnsSize;
     set.sock_state_cb = &AresChannel::on_socket;
     set.sock_state_cb_data = this;
-    int mask = ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_EDNSPSZ | ARES_OPT_SOCK_STATE_CB |
-               ARES_OPT_ROTATE;
+    int mask = ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_EDNSPSZ |
+               ARES_OPT_SOCK_STATE_CB | ARES_OPT_ROTATE;
     std::string nowhere = "/dev/null";
     if (!options.servers.empty()) {
         set.resolvconf_path = nowhere.data();
@@ -134,13 +140,16 @@ Result<void> AresChannel::open(const AresTransport::Options& options) {
     if (options.servers.empty()) return {};
     status = ares_set_servers_ports_csv(channel_, options.servers.c_str());
     if (status != ARES_SUCCESS)
-        return fail(fmt::format("dns.servers: \"{}\" is not a list such as 192.0.2.1:53, [2001:db8::1]:53: {}",
-                                options.servers, ares_strerror(status)));
+        return fail(fmt::format(
+            "dns.servers: \"{}\" is not a list such as 192.0.2.1:53, [2001:db8::1]:53: {}",
+            options.servers, ares_strerror(status)));
     return {};
 }
 
 AresChannel::~AresChannel() {
-    if (channel_) ares_destroy(channel_);  // ends what is outstanding and closes the sockets, so that watches_ empties
+    if (channel_)
+        ares_destroy(
+            channel_);  // ends what is outstanding and closes the sockets, so that watches_ empties
     POSTRIDER_CHECK(outstanding_ == 0 && watches_.empty(), "c-ares reports each end");
 }
 
@@ -148,7 +157,8 @@ void AresChannel::ask(AresQuery& query, const std::string& name, RecordType type
     query.channel_ = this;
     ++started_;
     ++outstanding_;
-    ares_query(channel_, name.c_str(), ns_c_in, static_cast<int>(type), &AresChannel::on_answer, &query);
+    ares_query(channel_, name.c_str(), ns_c_in, static_cast<int>(type), &AresChannel::on_answer,
+               &query);
     arm_within(timeout_ms_);
 }
 
@@ -169,7 +179,8 @@ void AresChannel::on_timer() {
     if (outstanding_ == 0) return;
     timeval left{};
     ares_timeout(channel_, nullptr, &left);
-    reactor_.arm_after(*this, std::max<int64_t>(1, left.tv_sec * 1000 + (left.tv_usec + 999) / 1000));
+    reactor_.arm_after(*this,
+                       std::max<int64_t>(1, left.tv_sec * 1000 + (left.tv_usec + 999) / 1000));
 }
 
 void AresChannel::arm_within(int64_t delay_ms) {

@@ -1,15 +1,18 @@
-// c-ares on the shard's ring: sockets are watched by one-shot polls, re-armed while c-ares wants them, time-outs by a
-// timer of the wheel. It carries raw queries and answers; what they mean is the resolver's business.
+// c-ares on the shard's ring: sockets are watched by one-shot polls, re-armed while c-ares wants
+// them, time-outs by a timer of the wheel. It carries raw queries and answers; what they mean is
+// the resolver's business.
 //
-// c-ares callbacks are re-entrancy traps: ours copies the answer and makes the waiting coroutine ready, nothing else.
-// It goes on in a later step of the reactor, where it may ask again. Channels are made and destroyed only from there.
+// c-ares callbacks are re-entrancy traps: ours copies the answer and makes the waiting coroutine
+// ready, nothing else. It goes on in a later step of the reactor, where it may ask again. Channels
+// are made and destroyed only from there.
 //
-// c-ares 1.18 keeps a UDP socket for as long as queries are outstanding, so that under load all of them would share a
-// source port; a channel therefore retires after kQueriesPerChannel and one with fresh ports takes over (RFC 5452 9.2).
-// That also reads a changed /etc/resolv.conf.
+// c-ares 1.18 keeps a UDP socket for as long as queries are outstanding, so that under load all of
+// them would share a source port; a channel therefore retires after kQueriesPerChannel and one with
+// fresh ports takes over (RFC 5452 9.2). That also reads a changed /etc/resolv.conf.
 //
-// Shutdown is terminate, join, close: stop() ends the queries, their coroutines go on and end, quiet() says when the ring
-// holds nothing of ours any more, and only then may the transport be destroyed.
+// Shutdown is terminate, join, close: stop() ends the queries, their coroutines go on and end,
+// quiet() says when the ring holds nothing of ours any more, and only then may the transport be
+// destroyed.
 #pragma once
 
 #include <coroutine>
@@ -27,7 +30,8 @@ namespace postrider {
 class AresChannel;
 class AresWatch;
 
-// One question and its raw answer; lives in the asking coroutine's frame. co_await it; may be asked again after its end.
+// One question and its raw answer; lives in the asking coroutine's frame. co_await it; may be asked
+// again after its end.
 class AresQuery {
   public:
     explicit AresQuery(Reactor& reactor) : reactor_(reactor) {}
@@ -39,7 +43,9 @@ class AresQuery {
     void await_resume() const {}
 
     int status() const { return status_; }  // ARES_*
-    const std::vector<uint8_t>& message() const { return message_; }  // empty when no server sent one
+    const std::vector<uint8_t>& message() const {
+        return message_;
+    }  // empty when no server sent one
 
   private:
     friend class AresChannel;
@@ -94,7 +100,8 @@ class AresTransport {
     uint64_t channels_made_ = 0;
     std::unique_ptr<AresChannel> current_;
     std::vector<std::unique_ptr<AresChannel>> retired_;
-    std::vector<std::unique_ptr<AresWatch>> closing_;  // their socket is closed, a poll is still in flight
+    std::vector<std::unique_ptr<AresWatch>>
+        closing_;  // their socket is closed, a poll is still in flight
 };
 
 }  // namespace postrider

@@ -1,8 +1,9 @@
 // Answers by name, and who waits for one. Lives on one shard.
 //
-// An answer is held until its own `expires_ms`; at most `capacity` names, the least recently used go first. Single
-// flight: whoever finds neither an answer nor a flight takes off, all others join, and the landing wakes them in a
-// later step of the reactor, never inside land(). A name that fails again and again is remembered for longer each time.
+// An answer is held until its own `expires_ms`; at most `capacity` names, the least recently used
+// go first. Single flight: whoever finds neither an answer nor a flight takes off, all others join,
+// and the landing wakes them in a later step of the reactor, never inside land(). A name that fails
+// again and again is remembered for longer each time.
 #pragma once
 
 #include <coroutine>
@@ -109,7 +110,8 @@ class LookupCache {
         entry.name = &at->first;
         entry.unlink();
         order_.push_back(entry);
-        if (fresh && entries_.size() > capacity_) entries_.erase(entries_.find(*order_.front().name));
+        if (fresh && entries_.size() > capacity_)
+            entries_.erase(entries_.find(*order_.front().name));
         return entry;
     }
 

@@ -12,9 +12,11 @@ namespace postrider {
 namespace {
 
 constexpr size_t kWhySize = 512;
-constexpr size_t kGathered = 4 * limits::kAddressesPerSite;  // looked at before the healthy ones are taken
-// How long the other hosts' addresses are waited for when some are known: one silent name server must not hold back
-// mail for hosts that can be reached (the idea of RFC 8305 3, in DNS's time rather than a handshake's).
+constexpr size_t kGathered =
+    4 * limits::kAddressesPerSite;  // looked at before the healthy ones are taken
+// How long the other hosts' addresses are waited for when some are known: one silent name server
+// must not hold back mail for hosts that can be reached (the idea of RFC 8305 3, in DNS's time
+// rather than a handshake's).
 constexpr DurationMs kEnoughMs = 1'000;
 
 template <class T>
@@ -37,7 +39,8 @@ struct Hand {
 
 class Ordering {
   public:
-    Ordering(const HostHealth& health, Random& random, const AddressBlocks& prohibited, uint16_t port)
+    Ordering(const HostHealth& health, Random& random, const AddressBlocks& prohibited,
+             uint16_t port)
         : health_(health), random_(random), prohibited_(prohibited), port_(port) {}
 
     void add(const MxHost& host, const HostAddresses* known);
@@ -68,7 +71,8 @@ void Ordering::add(const MxHost& host, const HostAddresses* known) {
     Hand hand{&host, {}, {}};
     for (const auto& address : known->addresses) {
         if (any_contains(prohibited_, address.octets()))
-            say(result_.why, fmt::format("{}: {} is in prohibited_hosts", host.name, address.address_text()));
+            say(result_.why,
+                fmt::format("{}: {} is in prohibited_hosts", host.name, address.address_text()));
         else
             (address.is_v6() ? hand.v6 : hand.v4).push_back(address);
     }
@@ -81,14 +85,15 @@ void Ordering::add(const MxHost& host, const HostAddresses* known) {
 // False when there are enough. Hosts that share an address do not try it twice.
 bool Ordering::append(const MxHost& host, const SocketAddress& address) {
     if (result_.list.size() == kGathered) return false;
-    const bool known = std::ranges::any_of(
-        result_.list, [&](const Candidate& candidate) { return candidate.address.same_address(address); });
+    const bool known = std::ranges::any_of(result_.list, [&](const Candidate& candidate) {
+        return candidate.address.same_address(address);
+    });
     if (!known) result_.list.push_back({address.with_port(port_), host.name, host.preference});
     return true;
 }
 
-// Round by round: of each host an IPv6 and an IPv4 address, so that neither a dead family nor a dead host takes all
-// the first places (RFC 8305 4).
+// Round by round: of each host an IPv6 and an IPv4 address, so that neither a dead family nor a
+// dead host takes all the first places (RFC 8305 4).
 void Ordering::close_group() {
     shuffle(std::span(group_), random_);
     size_t rounds = 0;
@@ -107,7 +112,8 @@ Candidates Ordering::finish(const MailRoute& route, int64_t now_ms) {
             .push_back(std::move(candidate));
     std::ranges::move(failed, std::back_inserter(ordered));
     result_.list = std::move(ordered);
-    if (result_.list.size() > limits::kAddressesPerSite) result_.list.resize(limits::kAddressesPerSite);
+    if (result_.list.size() > limits::kAddressesPerSite)
+        result_.list.resize(limits::kAddressesPerSite);
     if (!result_.list.empty())
         result_.kind = MailRoute::Kind::hosts;
     else
@@ -116,7 +122,8 @@ Candidates Ordering::finish(const MailRoute& route, int64_t now_ms) {
     return std::move(result_);
 }
 
-// What candidates() and the look-ups it starts share: a slow one may end after it has gone on without.
+// What candidates() and the look-ups it starts share: a slow one may end after it has gone on
+// without.
 struct Gathering {
     Gathering(Reactor& reactor, size_t hosts) : known(hosts), changed(reactor) {}
     std::vector<std::shared_ptr<const HostAddresses>> known;
@@ -125,7 +132,8 @@ struct Gathering {
     Event changed;
 };
 
-Task<void> gather(Resolver& resolver, std::string host, size_t index, std::shared_ptr<Gathering> into) {
+Task<void> gather(Resolver& resolver, std::string host, size_t index,
+                  std::shared_ptr<Gathering> into) {
     auto answer = co_await resolver.addresses(std::move(host));
     into->found |= answer->kind == HostAddresses::Kind::found;
     into->known[index] = std::move(answer);
@@ -137,27 +145,31 @@ Task<void> gather(Resolver& resolver, std::string host, size_t index, std::share
 
 Candidates order_candidates(const MailRoute& route,
                             const std::vector<std::shared_ptr<const HostAddresses>>& hosts,
-                            const HostHealth& health, Random& random, const AddressBlocks& prohibited,
-                            uint16_t port, int64_t now_ms) {
+                            const HostHealth& health, Random& random,
+                            const AddressBlocks& prohibited, uint16_t port, int64_t now_ms) {
     Ordering ordering(health, random, prohibited, port);
     for (size_t i = 0; i < route.hosts.size(); ++i) {
-        if (i > 0 && route.hosts[i].preference != route.hosts[i - 1].preference) ordering.close_group();
+        if (i > 0 && route.hosts[i].preference != route.hosts[i - 1].preference)
+            ordering.close_group();
         ordering.add(route.hosts[i], i < hosts.size() ? hosts[i].get() : nullptr);
     }
     ordering.close_group();
     return ordering.finish(route, now_ms);
 }
 
-Task<Candidates> candidates(Resolver& resolver, Reactor& reactor, std::shared_ptr<const MailRoute> route,
-                            HostHealth& health, const AddressBlocks& prohibited, uint16_t port) {
-    if (route->kind != MailRoute::Kind::hosts) co_return Candidates{route->kind, {}, route->expires_ms, route->why};
+Task<Candidates> candidates(Resolver& resolver, Reactor& reactor,
+                            std::shared_ptr<const MailRoute> route, HostHealth& health,
+                            const AddressBlocks& prohibited, uint16_t port) {
+    if (route->kind != MailRoute::Kind::hosts)
+        co_return Candidates{route->kind, {}, route->expires_ms, route->why};
     auto gathering = std::make_shared<Gathering>(reactor, route->hosts.size());
     gathering->missing = route->hosts.size();
     for (size_t i = 0; i < route->hosts.size(); ++i)
         spawn(resolver.background(), gather(resolver, route->hosts[i].name, i, gathering));
     const int64_t enough_ms = reactor.now_ms() + kEnoughMs;
     while (gathering->missing > 0) {
-        const bool changed = co_await gathering->changed.wait(gathering->found ? enough_ms : TimerWheel::kNever);
+        const bool changed =
+            co_await gathering->changed.wait(gathering->found ? enough_ms : TimerWheel::kNever);
         if (!changed) break;
     }
     co_return order_candidates(*route, gathering->known, health, reactor.random(), prohibited, port,

@@ -24,7 +24,8 @@ void append_label_octet(std::string& text, uint8_t octet) {
     }
 }
 
-// A cursor over the message. After the first step over an edge everything it reads is zero and `bad()` holds.
+// A cursor over the message. After the first step over an edge everything it reads is zero and
+// `bad()` holds.
 class Reader {
   public:
     explicit Reader(std::span<const uint8_t> message) : message_(message) {}
@@ -64,8 +65,9 @@ class Reader {
 void Reader::name(std::string& text) {
     text.clear();
     size_t at = position_;
-    size_t lowest = position_;  // a pointer must lead below the start of the part it ends (RFC 1035 4.1.4)
-    size_t end = 0;             // behind the first pointer, where reading goes on
+    size_t lowest =
+        position_;   // a pointer must lead below the start of the part it ends (RFC 1035 4.1.4)
+    size_t end = 0;  // behind the first pointer, where reading goes on
     size_t wire_size = 1;
     while (!bad_) {
         if (at >= message_.size()) break;
@@ -129,7 +131,8 @@ struct Header {
 };
 
 std::string_view code_name(int code) {
-    static constexpr std::string_view kNames[] = {"NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"};
+    static constexpr std::string_view kNames[] = {"NOERROR",  "FORMERR", "SERVFAIL",
+                                                  "NXDOMAIN", "NOTIMP",  "REFUSED"};
     return code < static_cast<int>(std::size(kNames)) ? kNames[code] : "an unknown error code";
 }
 
@@ -160,7 +163,8 @@ class AnswerParser {
     DnsAnswer answer_;
 };
 
-// Header and question. The question must be ours: c-ares compares it too, but an answer decides over mail.
+// Header and question. The question must be ours: c-ares compares it too, but an answer decides
+// over mail.
 bool AnswerParser::open(std::string_view name) {
     reader_.u16();  // id
     header_.flags = reader_.u16();
@@ -180,7 +184,8 @@ bool AnswerParser::open(std::string_view name) {
         type != std::to_underlying(type_) || question_class != kClassInternet) {
         // Some servers leave the question out of an error.
         const bool error = header_.code() != 0 && header_.code() != 3;
-        answer_.why = error ? std::string(code_name(header_.code())) : "an answer to another question";
+        answer_.why =
+            error ? std::string(code_name(header_.code())) : "an answer to another question";
         return false;
     }
     answers_at_ = reader_.position();
@@ -271,11 +276,14 @@ bool AnswerParser::read_authority() {
 
 DnsAnswer AnswerParser::parse(std::string_view name) {
     if (!open(name)) return std::move(answer_);
-    if (header_.code() != 0 && header_.code() != 3) return fail(std::string(code_name(header_.code())));
-    if (header_.truncated()) return fail("truncated answer");  // c-ares has asked by TCP: nothing better will come
+    if (header_.code() != 0 && header_.code() != 3)
+        return fail(std::string(code_name(header_.code())));
+    if (header_.truncated())
+        return fail("truncated answer");  // c-ares has asked by TCP: nothing better will come
     answer_.name = name;
     if (!read_aliases()) return fail("malformed answer");
-    if (!follow_aliases()) return fail(fmt::format("a loop or more than {} aliases", limits::kCnameChain));
+    if (!follow_aliases())
+        return fail(fmt::format("a loop or more than {} aliases", limits::kCnameChain));
     if (!read_records() || !read_authority()) return fail("malformed answer");
     if (!answer_.mx.empty() || !answer_.addresses.empty()) {
         answer_.kind = DnsAnswer::Kind::records;
@@ -288,7 +296,8 @@ DnsAnswer AnswerParser::parse(std::string_view name) {
     } else {
         answer_.kind = DnsAnswer::Kind::no_data;
     }
-    const bool negative = answer_.kind == DnsAnswer::Kind::no_data || answer_.kind == DnsAnswer::Kind::no_such_name;
+    const bool negative =
+        answer_.kind == DnsAnswer::Kind::no_data || answer_.kind == DnsAnswer::Kind::no_such_name;
     answer_.ttl_s = clamp_ttl(negative ? std::min(ttl_s_, negative_ttl_s_) : ttl_s_);
     return std::move(answer_);
 }
@@ -297,12 +306,18 @@ DnsAnswer AnswerParser::parse(std::string_view name) {
 
 std::string_view record_type_name(RecordType type) {
     switch (type) {
-    case RecordType::a: return "A";
-    case RecordType::ns: return "NS";
-    case RecordType::cname: return "CNAME";
-    case RecordType::soa: return "SOA";
-    case RecordType::mx: return "MX";
-    case RecordType::aaaa: return "AAAA";
+        case RecordType::a:
+            return "A";
+        case RecordType::ns:
+            return "NS";
+        case RecordType::cname:
+            return "CNAME";
+        case RecordType::soa:
+            return "SOA";
+        case RecordType::mx:
+            return "MX";
+        case RecordType::aaaa:
+            return "AAAA";
     }
     return "?";
 }

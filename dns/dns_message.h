@@ -1,9 +1,11 @@
-// Reads one raw DNS answer (RFC 1035 4) of an untrusted peer: MX, A or AAAA with the smallest TTL on the way, the aliases
-// that lead there, and the negative TTL. c-ares 1.18 gives no TTL of MX, and its parsers stop at the first odd record.
+// Reads one raw DNS answer (RFC 1035 4) of an untrusted peer: MX, A or AAAA with the smallest TTL
+// on the way, the aliases that lead there, and the negative TTL. c-ares 1.18 gives no TTL of MX,
+// and its parsers stop at the first odd record.
 //
-// Bounded: names are at most 255 octets, a compression pointer leads strictly backwards (so no loop), aliases are
-// followed limits::kCnameChain deep, and every length is checked against the message. Pure, allocates only what it
-// returns. Whatever does not add up is `failure`, never a guess.
+// Bounded: names are at most 255 octets, a compression pointer leads strictly backwards (so no
+// loop), aliases are followed limits::kCnameChain deep, and every length is checked against the
+// message. Pure, allocates only what it returns. Whatever does not add up is `failure`, never a
+// guess.
 #pragma once
 
 #include <cstdint>
@@ -28,9 +30,9 @@ struct DnsAnswer {
         failure,       // `why`: "SERVFAIL", "malformed answer", ...
     };
     Kind kind = Kind::failure;
-    std::string name;      // where the chain of aliases ends
-    uint32_t aliases = 0;  // links of the chain
-    uint32_t ttl_s = 0;    // within limits::kTtlMinS..kTtlMaxS
+    std::string name;        // where the chain of aliases ends
+    uint32_t aliases = 0;    // links of the chain
+    uint32_t ttl_s = 0;      // within limits::kTtlMinS..kTtlMaxS
     std::vector<MxHost> mx;  // as found, in any order; the root is an empty name (RFC 7505)
     std::vector<SocketAddress> addresses;
     std::string why;

@@ -10,15 +10,17 @@ namespace {
 // Trouble of this machine, not of the peer's (FAULTS 95).
 bool is_local(int error) {
     switch (error) {
-    case EMFILE:
-    case ENFILE:
-    case ENOMEM:
-    case ENOBUFS:
-    case EAGAIN:
-    case EADDRNOTAVAIL:
-    case EINTR:
-    case ECANCELED: return true;
-    default: return false;
+        case EMFILE:
+        case ENFILE:
+        case ENOMEM:
+        case ENOBUFS:
+        case EAGAIN:
+        case EADDRNOTAVAIL:
+        case EINTR:
+        case ECANCELED:
+            return true;
+        default:
+            return false;
     }
 }
 
@@ -68,7 +70,8 @@ void HostHealth::connect_failed(const SocketAddress& address, int error, int64_t
     if (!address.is_v6()) return;
     if (!says_not_reached(error)) {
         of.in_a_row = 0;  // somebody answered
-    } else if (!std::exchange(of.last, address).same_address(address) && ++of.in_a_row >= kFamilyFailures) {
+    } else if (!std::exchange(of.last, address).same_address(address) &&
+               ++of.in_a_row >= kFamilyFailures) {
         of.in_a_row = 0;
         of.mark.fail(now_ms);
     }
@@ -79,7 +82,9 @@ void HostHealth::connected(const SocketAddress& address) {
     family(address.family()) = {};
 }
 
-void HostHealth::host_failed(std::string_view host, int64_t now_ms) { hosts_.at(host).fail(now_ms); }
+void HostHealth::host_failed(std::string_view host, int64_t now_ms) {
+    hosts_.at(host).fail(now_ms);
+}
 
 void HostHealth::host_served(std::string_view host) { hosts_.erase(host); }
 
@@ -97,7 +102,8 @@ bool HostHealth::family_healthy(int number, int64_t now_ms) const {
     return !(number == AF_INET6 ? v6_ : v4_).mark.holds(now_ms);
 }
 
-bool HostHealth::healthy(std::string_view host, const SocketAddress& address, int64_t now_ms) const {
+bool HostHealth::healthy(std::string_view host, const SocketAddress& address,
+                         int64_t now_ms) const {
     return family_healthy(address.family(), now_ms) && address_healthy(address, now_ms) &&
            host_healthy(host, now_ms);
 }

@@ -1,11 +1,13 @@
-// What this shard has lately learned about addresses, hosts and address families, so that a new connection tries the
-// living first (FAULTS 85, 89). It orders, it never forbids: what failed is tried last, and a success or the expiry
-// clears it. Local trouble (no descriptors, no memory, no ports) condemns nobody (FAULTS 95).
+// What this shard has lately learned about addresses, hosts and address families, so that a new
+// connection tries the living first (FAULTS 85, 89). It orders, it never forbids: what failed is
+// tried last, and a success or the expiry clears it. Local trouble (no descriptors, no memory, no
+// ports) condemns nobody (FAULTS 95).
 //
-// Expiry doubles from kFirstMs to kLongestMs with each failure. Bounded: at most kEntries, the oldest are forgotten.
-// A family is taken for broken when the kernel has no route for it, or, for IPv6, when kFamilyFailures addresses in a row
-// were not reached: many hosts publish AAAA on networks whose IPv6 leads nowhere (RFC 3974). Of IPv4 only the first counts:
-// a bulk list has many dead IPv4 hosts in a row.
+// Expiry doubles from kFirstMs to kLongestMs with each failure. Bounded: at most kEntries, the
+// oldest are forgotten. A family is taken for broken when the kernel has no route for it, or, for
+// IPv6, when kFamilyFailures addresses in a row were not reached: many hosts publish AAAA on
+// networks whose IPv6 leads nowhere (RFC 3974). Of IPv4 only the first counts: a bulk list has many
+// dead IPv4 hosts in a row.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +31,8 @@ class HostHealth {
     void connect_failed(const SocketAddress& address, int error, int64_t now_ms);
     void connected(const SocketAddress& address);
 
-    // The host answered, but takes no session now: greeting 421 or 554, end of stream, a failed handshake.
+    // The host answered, but takes no session now: greeting 421 or 554, end of stream, a failed
+    // handshake.
     void host_failed(std::string_view host, int64_t now_ms);
     void host_served(std::string_view host);
 
@@ -46,7 +49,8 @@ class HostHealth {
         bool holds(int64_t now_ms) const { return now_ms < until_ms; }
         void fail(int64_t now_ms);
     };
-    // Two generations: when the young one is full the old one is forgotten, so that room costs nothing to make.
+    // Two generations: when the young one is full the old one is forgotten, so that room costs
+    // nothing to make.
     template <class Map>
     struct Marks {
         Map young, old;
@@ -63,10 +67,14 @@ class HostHealth {
         SocketAddress last;
     };
     struct AddressHash {
-        size_t operator()(const SocketAddress& address) const { return address.with_port(0).hash(); }
+        size_t operator()(const SocketAddress& address) const {
+            return address.with_port(0).hash();
+        }
     };
     struct AddressEqual {
-        bool operator()(const SocketAddress& a, const SocketAddress& b) const { return a.same_address(b); }
+        bool operator()(const SocketAddress& a, const SocketAddress& b) const {
+            return a.same_address(b);
+        }
     };
 
     Family& family(int number) { return number == AF_INET6 ? v6_ : v4_; }

@@ -16,25 +16,29 @@ namespace {
 
 int64_t after_s(int64_t now_ms, uint32_t seconds) { return now_ms + seconds * kMsPerSecond; }
 
-// What an MX may name: letters, digits, hyphens (and the underscores some hosts have), no address. The comma of site
-// names and whatever needs an escape can therefore not occur.
+// What an MX may name: letters, digits, hyphens (and the underscores some hosts have), no address.
+// The comma of site names and whatever needs an escape can therefore not occur.
 bool is_host_name(std::string_view name) {
     if (name.empty() || name.size() > limits::kDomain || is_ip_address(name)) return false;
     char previous = '.';
     for (const char c : name) {
-        const bool letter = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
+        const bool letter =
+            (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
         if (!letter && (c != '.' || previous == '.')) return false;
         previous = c;
     }
     return true;
 }
 
-// Ascending preference; of a name that occurs twice the better place counts; the worst beyond the limit are dropped.
+// Ascending preference; of a name that occurs twice the better place counts; the worst beyond the
+// limit are dropped.
 void sort_hosts(std::vector<MxHost>& hosts) {
-    std::ranges::sort(hosts, {}, [](const MxHost& host) { return std::tie(host.name, host.preference); });
+    std::ranges::sort(hosts, {},
+                      [](const MxHost& host) { return std::tie(host.name, host.preference); });
     const auto twice = std::ranges::unique(hosts, {}, &MxHost::name);
     hosts.erase(twice.begin(), twice.end());
-    std::ranges::sort(hosts, {}, [](const MxHost& host) { return std::tie(host.preference, host.name); });
+    std::ranges::sort(hosts, {},
+                      [](const MxHost& host) { return std::tie(host.preference, host.name); });
     if (hosts.size() > limits::kMxPerDomain) hosts.resize(limits::kMxPerDomain);
 }
 
@@ -64,11 +68,13 @@ void use_records(MailRoute& route, std::string_view domain, const DnsAnswer& ans
 
 Result<SocketAddress> parse_literal(std::string_view domain) {
     constexpr std::string_view kTag = "ipv6:";
-    if (domain.size() < 2 || domain.front() != '[' || domain.back() != ']') return fail("no literal");
+    if (domain.size() < 2 || domain.front() != '[' || domain.back() != ']')
+        return fail("no literal");
     const std::string inner = normalise_domain(domain.substr(1, domain.size() - 2));
     const bool v6 = inner.starts_with(kTag);
     auto address = SocketAddress::parse(std::string_view(inner).substr(v6 ? kTag.size() : 0), 0);
-    if (address && address->is_v6() != v6) return fail("the tag IPv6: and the address do not agree");
+    if (address && address->is_v6() != v6)
+        return fail("the tag IPv6: and the address do not agree");
     return address;
 }
 
@@ -85,7 +91,8 @@ std::string site_name(const std::vector<MxHost>& hosts) {
     return site;
 }
 
-MailRoute make_route(std::string_view domain, const DnsAnswer& answer, int64_t now_ms, int64_t temporary_ms) {
+MailRoute make_route(std::string_view domain, const DnsAnswer& answer, int64_t now_ms,
+                     int64_t temporary_ms) {
     if (answer.kind == DnsAnswer::Kind::failure || answer.kind == DnsAnswer::Kind::alias)
         return temporary_route(fmt::format("MX {}: {}", domain, answer.why), now_ms + temporary_ms);
     MailRoute route;
@@ -135,8 +142,8 @@ HostAddresses literal_addresses(std::string_view host, int64_t now_ms) {
     return found;
 }
 
-HostAddresses make_addresses(std::string_view host, const DnsAnswer& a, const DnsAnswer& aaaa, int64_t now_ms,
-                             int64_t temporary_ms) {
+HostAddresses make_addresses(std::string_view host, const DnsAnswer& a, const DnsAnswer& aaaa,
+                             int64_t now_ms, int64_t temporary_ms) {
     const auto failed = [](const DnsAnswer& answer) {
         return answer.kind == DnsAnswer::Kind::failure || answer.kind == DnsAnswer::Kind::alias;
     };
@@ -149,16 +156,19 @@ HostAddresses make_addresses(std::string_view host, const DnsAnswer& a, const Dn
     // A family that could not be asked is asked again soon, though the other one serves.
     result.expires_ms = INT64_MAX;
     for (const auto* answer : {&a, &aaaa})
-        result.expires_ms = std::min(result.expires_ms, failed(*answer) ? now_ms + temporary_ms
-                                                                        : after_s(now_ms, answer->ttl_s));
+        result.expires_ms =
+            std::min(result.expires_ms,
+                     failed(*answer) ? now_ms + temporary_ms : after_s(now_ms, answer->ttl_s));
     if (!result.addresses.empty()) {
         result.kind = HostAddresses::Kind::found;
     } else if (failed(a) || failed(aaaa)) {
         result.kind = HostAddresses::Kind::temporary;
-        result.why = fmt::format("{} {}: {}", failed(a) ? "A" : "AAAA", host, failed(a) ? a.why : aaaa.why);
+        result.why =
+            fmt::format("{} {}: {}", failed(a) ? "A" : "AAAA", host, failed(a) ? a.why : aaaa.why);
     } else {
         result.kind = HostAddresses::Kind::none;
-        const bool absent = a.kind == DnsAnswer::Kind::no_such_name || aaaa.kind == DnsAnswer::Kind::no_such_name;
+        const bool absent =
+            a.kind == DnsAnswer::Kind::no_such_name || aaaa.kind == DnsAnswer::Kind::no_such_name;
         result.why = fmt::format("{}: {}", host, absent ? "NXDOMAIN" : "neither A nor AAAA");
     }
     return result;

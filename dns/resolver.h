@@ -1,11 +1,14 @@
-// The resolver as the rest of the engine sees it: where a domain's mail goes, and what addresses a host has. The
-// simulation cuts here and brings its own; the real one is ares_resolver.h. One per shard, used on its thread only.
+// The resolver as the rest of the engine sees it: where a domain's mail goes, and what addresses a
+// host has. The simulation cuts here and brings its own; the real one is ares_resolver.h. One per
+// shard, used on its thread only.
 //
-// Names are A-labels, as domain_to_ascii makes them: lower case, no final dot. A domain may be an address literal
+// Names are A-labels, as domain_to_ascii makes them: lower case, no final dot. A domain may be an
+// address literal
 // (`[192.0.2.1]`, `[IPv6:2001:db8::1]`, RFC 5321 4.1.3): a route of its own, answered without DNS.
 //
-// Failure policy: no answer is an answer. Whatever DNS cannot say now (SERVFAIL, REFUSED, silence, nonsense) is
-// `temporary`, and only a plain "no such name" or "no such data" is permanent (FAULTS 78, 79).
+// Failure policy: no answer is an answer. Whatever DNS cannot say now (SERVFAIL, REFUSED, silence,
+// nonsense) is `temporary`, and only a plain "no such name" or "no such data" is permanent (FAULTS
+// 78, 79).
 #pragma once
 
 #include <cstdint>
@@ -48,21 +51,24 @@ struct HostAddresses {
         temporary,  // ask again at `expires_ms`
     };
     Kind kind = Kind::temporary;
-    std::vector<SocketAddress> addresses;  // both families, port 0, at most limits::kAddressesPerHost
-    int64_t expires_ms = 0;                // reactor clock
-    std::string why;                       // for the log; empty for `found`
+    std::vector<SocketAddress>
+        addresses;           // both families, port 0, at most limits::kAddressesPerHost
+    int64_t expires_ms = 0;  // reactor clock
+    std::string why;         // for the log; empty for `found`
 };
 
 class Resolver {
   public:
     virtual ~Resolver() = default;
 
-    // The answer, from the cache without suspension when it is there. Look-ups of one name at a time are one query.
-    // Never null; the answer stays valid for whoever holds it, whatever becomes of the cache.
+    // The answer, from the cache without suspension when it is there. Look-ups of one name at a
+    // time are one query. Never null; the answer stays valid for whoever holds it, whatever becomes
+    // of the cache.
     virtual Task<std::shared_ptr<const MailRoute>> route(std::string domain) = 0;
     virtual Task<std::shared_ptr<const HostAddresses>> addresses(std::string host) = 0;
 
-    // What the cache holds and has not expired, else null. The pointer is valid until the caller suspends.
+    // What the cache holds and has not expired, else null. The pointer is valid until the caller
+    // suspends.
     virtual const MailRoute* cached_route(std::string_view domain) = 0;
     virtual const HostAddresses* cached_addresses(std::string_view host) = 0;
 

@@ -1,4 +1,5 @@
-// Hash and comparison for maps keyed by text that are asked with views, so that a look-up does not allocate.
+// Hash and comparison for maps keyed by text that are asked with views, so that a look-up does not
+// allocate.
 #pragma once
 
 #include <string_view>

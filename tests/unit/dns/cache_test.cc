@@ -19,7 +19,8 @@ class CacheTest : public testing::Test {
         cache.land(name, Answer{reactor->now_ms() + lives_ms, number}, failed);
     }
     MailExchange exchange{1};
-    std::unique_ptr<Reactor> reactor = *Reactor::make(0, exchange, {.entries = 64, .receive_buffers = 8});
+    std::unique_ptr<Reactor> reactor =
+        *Reactor::make(0, exchange, {.entries = 64, .receive_buffers = 8});
     LookupCache<Answer> cache{*reactor, 3};
 };
 

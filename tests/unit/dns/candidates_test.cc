@@ -30,7 +30,8 @@ std::shared_ptr<const HostAddresses> found(const std::vector<std::string>& texts
     return std::make_shared<HostAddresses>(host);
 }
 std::shared_ptr<const HostAddresses> nothing(HostAddresses::Kind kind, std::string why) {
-    return std::make_shared<HostAddresses>(HostAddresses{kind, {}, kNowMs + 30'000, std::move(why)});
+    return std::make_shared<HostAddresses>(
+        HostAddresses{kind, {}, kNowMs + 30'000, std::move(why)});
 }
 MailRoute route_to(std::vector<MxHost> hosts) {
     MailRoute route;
@@ -56,7 +57,8 @@ class CandidatesTest : public testing::Test {
 };
 
 TEST_F(CandidatesTest, ByPreferenceWithPortAndHost) {
-    const auto c = order(route_to({{10, "a.test"}, {20, "b.test"}}), {found({"192.0.2.1"}), found({"192.0.2.2"})});
+    const auto c = order(route_to({{10, "a.test"}, {20, "b.test"}}),
+                         {found({"192.0.2.1"}), found({"192.0.2.2"})});
     EXPECT_EQ(c.kind, Kind::hosts);
     EXPECT_THAT(texts(c), ElementsAre("192.0.2.1", "192.0.2.2"));
     EXPECT_EQ(c.list[1].host, "b.test");
@@ -68,8 +70,10 @@ TEST_F(CandidatesTest, ByPreferenceWithPortAndHost) {
 TEST_F(CandidatesTest, EqualsAreShuffledAndNeverLeaveTheirPreference) {
     std::map<std::string, int> first;
     for (int i = 0; i < 600; ++i) {
-        const auto c = order(route_to({{10, "a.test"}, {10, "b.test"}, {10, "c.test"}, {20, "d.test"}}),
-                             {found({"192.0.2.1"}), found({"192.0.2.2"}), found({"192.0.2.3"}), found({"192.0.2.4"})});
+        const auto c =
+            order(route_to({{10, "a.test"}, {10, "b.test"}, {10, "c.test"}, {20, "d.test"}}),
+                  {found({"192.0.2.1"}), found({"192.0.2.2"}), found({"192.0.2.3"}),
+                   found({"192.0.2.4"})});
         ++first[c.list.front().host];
         ASSERT_EQ(c.list.back().host, "d.test");
     }
@@ -78,8 +82,9 @@ TEST_F(CandidatesTest, EqualsAreShuffledAndNeverLeaveTheirPreference) {
 }
 
 TEST_F(CandidatesTest, FamiliesAreInterleaved) {
-    const auto c = order(route_to({{10, "a.test"}}),
-                         {found({"192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1", "2001:db8::2"})});
+    const auto c =
+        order(route_to({{10, "a.test"}}),
+              {found({"192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1", "2001:db8::2"})});
     std::string pattern;
     for (const auto& candidate : c.list) pattern += candidate.address.is_v6() ? '6' : '4';
     EXPECT_EQ(pattern, "64644");
@@ -94,7 +99,8 @@ TEST_F(CandidatesTest, FirstPlacesGoToDifferentHosts) {
 }
 
 TEST_F(CandidatesTest, AddressSharedByHostsIsTriedOnce) {
-    EXPECT_THAT(texts(order(route_to({{10, "a.test"}, {20, "b.test"}}), {found({"192.0.2.1"}), found({"192.0.2.1"})})),
+    EXPECT_THAT(texts(order(route_to({{10, "a.test"}, {20, "b.test"}}),
+                            {found({"192.0.2.1"}), found({"192.0.2.1"})})),
                 ElementsAre("192.0.2.1"));
 }
 
@@ -104,7 +110,8 @@ TEST_F(CandidatesTest, ManyAddressesAreCut) {
     for (int i = 0; i < 32; ++i) {
         route.hosts.push_back({10, "h" + std::to_string(i) + ".test"});
         std::vector<std::string> of_host;
-        for (int j = 1; j <= 16; ++j) of_host.push_back("10.0." + std::to_string(i) + "." + std::to_string(j));
+        for (int j = 1; j <= 16; ++j)
+            of_host.push_back("10.0." + std::to_string(i) + "." + std::to_string(j));
         known.push_back(found(of_host));
     }
     const auto c = order(route, known);
@@ -115,9 +122,11 @@ TEST_F(CandidatesTest, ManyAddressesAreCut) {
 }
 
 TEST_F(CandidatesTest, Fault83ProhibitedOnesAreLeftOutWithTheReason) {
-    for (const char* block : {"127.0.0.0/8", "::1/128", "169.254.0.0/16"}) prohibited.push_back(*AddressBlock::parse(block));
-    const auto c = order(route_to({{10, "a.test"}}),
-                         {found({"127.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.1.1", "192.0.2.1"})});
+    for (const char* block : {"127.0.0.0/8", "::1/128", "169.254.0.0/16"})
+        prohibited.push_back(*AddressBlock::parse(block));
+    const auto c =
+        order(route_to({{10, "a.test"}}),
+              {found({"127.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.1.1", "192.0.2.1"})});
     EXPECT_THAT(texts(c), ElementsAre("192.0.2.1"));
     EXPECT_THAT(c.why, HasSubstr("a.test: 127.0.0.1 is in prohibited_hosts"));
     const auto all = order(route_to({{10, "a.test"}}), {found({"127.0.0.2"})});
@@ -175,7 +184,8 @@ TEST(HostHealth, Fault85FamilyWithoutRouteOrReachIsBroken) {
     health.connect_failed(address("2001:db8::1"), ENETUNREACH, kNowMs);
     EXPECT_FALSE(health.family_healthy(AF_INET6, kNowMs));
     EXPECT_TRUE(health.family_healthy(AF_INET, kNowMs));
-    EXPECT_TRUE(health.address_healthy(address("2001:db8::1"), kNowMs)) << "the address is not to blame";
+    EXPECT_TRUE(health.address_healthy(address("2001:db8::1"), kNowMs))
+        << "the address is not to blame";
     health.connected(address("2001:db8::2"));
     EXPECT_TRUE(health.family_healthy(AF_INET6, kNowMs));
 
@@ -186,14 +196,16 @@ TEST(HostHealth, Fault85FamilyWithoutRouteOrReachIsBroken) {
     EXPECT_FALSE(health.family_healthy(AF_INET6, kNowMs));
     EXPECT_TRUE(health.family_healthy(AF_INET6, kNowMs + HostHealth::kFirstMs));
 
-    for (int i = 1; i < 50; ++i) health.connect_failed(address("192.0.2." + std::to_string(i)), ETIMEDOUT, kNowMs);
+    for (int i = 1; i < 50; ++i)
+        health.connect_failed(address("192.0.2." + std::to_string(i)), ETIMEDOUT, kNowMs);
     EXPECT_TRUE(health.family_healthy(AF_INET, kNowMs));
 }
 
 TEST(HostHealth, ForgetsTheOldestFirst) {
     HostHealth health;
     health.host_failed("old.test", kNowMs);
-    for (size_t i = 0; i < HostHealth::kEntries; ++i) health.host_failed("h" + std::to_string(i), kNowMs);
+    for (size_t i = 0; i < HostHealth::kEntries; ++i)
+        health.host_failed("h" + std::to_string(i), kNowMs);
     EXPECT_TRUE(health.host_healthy("old.test", kNowMs));
     EXPECT_FALSE(health.host_healthy("h" + std::to_string(HostHealth::kEntries - 1), kNowMs));
     EXPECT_FALSE(health.host_healthy("h" + std::to_string(HostHealth::kEntries * 3 / 4), kNowMs));
@@ -221,7 +233,8 @@ class SlowResolver final : public Resolver {
 class CandidatesTaskTest : public CandidatesTest {
   protected:
     Task<void> keep(std::shared_ptr<const MailRoute> route, Candidates& into) {
-        into = co_await candidates(*resolver, *reactor, std::move(route), health, prohibited, kPort);
+        into =
+            co_await candidates(*resolver, *reactor, std::move(route), health, prohibited, kPort);
     }
     Candidates ask(const MailRoute& route) {
         Candidates result;
@@ -234,7 +247,8 @@ class CandidatesTaskTest : public CandidatesTest {
         while (!resolver->background().empty()) reactor->turn(reactor->now_ns() + 5 * kNsPerMs);
     }
     MailExchange exchange{1};
-    std::unique_ptr<Reactor> reactor = *Reactor::make(0, exchange, {.entries = 64, .receive_buffers = 8});
+    std::unique_ptr<Reactor> reactor =
+        *Reactor::make(0, exchange, {.entries = 64, .receive_buffers = 8});
     std::unique_ptr<SlowResolver> resolver = std::make_unique<SlowResolver>(*reactor);
 };
 

@@ -11,7 +11,8 @@
 namespace postrider::dns_test {
 namespace {
 
-constexpr uint16_t kServfail = kAnswerFlags | 2, kFormerr = kAnswerFlags | 1, kRefused = kAnswerFlags | 5;
+constexpr uint16_t kServfail = kAnswerFlags | 2, kFormerr = kAnswerFlags | 1,
+                   kRefused = kAnswerFlags | 5;
 constexpr uint16_t kTruncated = kAnswerFlags | 0x0200;
 
 int bind_loopback(int type, uint16_t port) {
@@ -40,11 +41,14 @@ struct HostileServer::Query {
     std::string name, label;
     RecordType type = RecordType::mx;
 
-    MessageBuilder reply(uint16_t flags = kAnswerFlags) const { return MessageBuilder(name, type, flags, id); }
+    MessageBuilder reply(uint16_t flags = kAnswerFlags) const {
+        return MessageBuilder(name, type, flags, id);
+    }
     // A good answer: one MX, or one address.
     Octets good(uint32_t ttl_s = 300, uint16_t with_id = 0) const {
         MessageBuilder message(name, type, kAnswerFlags, with_id ? with_id : id);
-        if (type == RecordType::mx) return message.answer(name, type, ttl_s, mx_data(10, "mx.hostile"));
+        if (type == RecordType::mx)
+            return message.answer(name, type, ttl_s, mx_data(10, "mx.hostile"));
         return message.answer(name, type, ttl_s, Octets(type == RecordType::a ? 4 : 16, 10));
     }
 };
@@ -96,7 +100,8 @@ bool HostileServer::read_query(const Octets& octets, Query& query) {
     size_t at = 12;
     while (at < octets.size() && octets[at] != 0) {
         if (!query.name.empty()) query.name += '.';
-        query.name.append(octets.begin() + static_cast<long>(at) + 1, octets.begin() + static_cast<long>(at) + 1 + octets[at]);
+        query.name.append(octets.begin() + static_cast<long>(at) + 1,
+                          octets.begin() + static_cast<long>(at) + 1 + octets[at]);
         at += octets[at] + 1U;
     }
     query.label = query.name.substr(0, query.name.find('.'));
@@ -111,7 +116,8 @@ void HostileServer::serve_udp() {
     Octets octets(2048);
     Query query;
     socklen_t size = sizeof query.from;
-    const auto got = recvfrom(udp_, octets.data(), octets.size(), 0, reinterpret_cast<sockaddr*>(&query.from), &size);
+    const auto got = recvfrom(udp_, octets.data(), octets.size(), 0,
+                              reinterpret_cast<sockaddr*>(&query.from), &size);
     if (got <= 0) return;
     octets.resize(static_cast<size_t>(got));
     if (!read_query(octets, query) || dead_) return;
@@ -124,7 +130,8 @@ void HostileServer::serve_udp() {
 
 void HostileServer::answer_udp(const Query& query) {
     const auto send_from = [&](int fd, const Octets& octets) {
-        sendto(fd, octets.data(), octets.size(), 0, reinterpret_cast<const sockaddr*>(&query.from), sizeof query.from);
+        sendto(fd, octets.data(), octets.size(), 0, reinterpret_cast<const sockaddr*>(&query.from),
+               sizeof query.from);
     };
     const auto send = [&](const Octets& octets) { send_from(udp_, octets); };
     const auto& label = query.label;
@@ -145,7 +152,8 @@ void HostileServer::answer_udp(const Query& query) {
         return send(MessageBuilder("other.hostile", query.type, kAnswerFlags, query.id)
                         .answer("other.hostile", query.type, 300, mx_data(1, "evil.hostile")));
     if (label == "servfail") return send(query.reply(kServfail));
-    if (label == "formerr-edns") return send(query.edns ? Octets(query.reply(kFormerr)) : query.good());
+    if (label == "formerr-edns")
+        return send(query.edns ? Octets(query.reply(kFormerr)) : query.good());
     if (label == "truncated" || label == "truncated-dead") return send(query.reply(kTruncated));
     if (label == "ttl-negative") return send(query.good(0x80000000));
     if (label == "pointer-loop") {
@@ -172,7 +180,8 @@ void HostileServer::serve_tcp() {
     }
     Query query;
     octets.resize(have);
-    if (have > 2 && read_query(Octets(octets.begin() + 2, octets.end()), query) && query.label != "truncated-dead") {
+    if (have > 2 && read_query(Octets(octets.begin() + 2, octets.end()), query) &&
+        query.label != "truncated-dead") {
         const Octets answer = query.good();
         Octets framed;
         put16(framed, static_cast<uint32_t>(answer.size()));

@@ -1,5 +1,5 @@
-// A small DNS server on a free port of 127.0.0.1, UDP and TCP, that does what no real one does. How it behaves is said by
-// the first label of the name asked for (hostile_server.cc).
+// A small DNS server on a free port of 127.0.0.1, UDP and TCP, that does what no real one does. How
+// it behaves is said by the first label of the name asked for (hostile_server.cc).
 #pragma once
 
 #include <atomic>

@@ -27,7 +27,8 @@ class HostileTest : public ResolverFixture {
     std::vector<RoutePtr> storm(const std::string& prefix, int names) {
         std::vector<RoutePtr> routes(static_cast<size_t>(names));
         for (int i = 0; i < names; ++i)
-            spawn(gate, keep_route(*resolver, prefix + std::to_string(i) + ".hostile", routes[static_cast<size_t>(i)]));
+            spawn(gate, keep_route(*resolver, prefix + std::to_string(i) + ".hostile",
+                                   routes[static_cast<size_t>(i)]));
         run();
         return routes;
     }
@@ -48,7 +49,8 @@ TEST_F(HostileTest, Fault86NoiseBeforeTheAnswerIsIgnored) {
 }
 
 TEST_F(HostileTest, Fault86And87ForgedAnswersAreIgnored) {
-    for (const char* domain : {"wrong-id.hostile", "wrong-port.hostile", "other-question.hostile"}) {
+    for (const char* domain :
+         {"wrong-id.hostile", "wrong-port.hostile", "other-question.hostile"}) {
         const auto r = route(domain);
         EXPECT_EQ(r.kind, Kind::temporary) << domain;
         EXPECT_TRUE(r.hosts.empty());
@@ -71,7 +73,9 @@ TEST_F(HostileTest, Fault86NegativeTtlIsTheSmallest) {
     EXPECT_EQ(left_s(route("ttl-negative.hostile").expires_ms), limits::kTtlMinS);
 }
 
-TEST_F(HostileTest, CompressionLoopIsTemporary) { expect_temporary("pointer-loop.hostile", "malformed"); }
+TEST_F(HostileTest, CompressionLoopIsTemporary) {
+    expect_temporary("pointer-loop.hostile", "malformed");
+}
 
 TEST_F(HostileTest, LookUpsOfOneNameAreOneQuery) {
     std::vector<RoutePtr> routes(100);
@@ -88,7 +92,8 @@ TEST_F(HostileTest, AnotherServerIsAskedWhenOneRefuses) {
     HostileServer refusing;
     refusing.set_refusing(true);
     open({refusing.address(), server.address()}, 150, 2);
-    for (int i = 0; i < 6; ++i) EXPECT_EQ(route("n" + std::to_string(i) + ".hostile").kind, Kind::hosts);
+    for (int i = 0; i < 6; ++i)
+        EXPECT_EQ(route("n" + std::to_string(i) + ".hostile").kind, Kind::hosts);
     EXPECT_GT(refusing.queries(), 0);
 }
 
@@ -104,7 +109,8 @@ TEST_F(HostileTest, Fault88DeadServerIsLeftAloneAndRecoveryBringsNoStorm) {
         EXPECT_LE(r->expires_ms, reactor->now_ms() + 31'000);
     }
     const int asked = server.queries();
-    EXPECT_LE(asked, 2 * static_cast<int>(AresResolver::kLookups)) << "those in line were turned away";
+    EXPECT_LE(asked, 2 * static_cast<int>(AresResolver::kLookups))
+        << "those in line were turned away";
     EXPECT_GE(resolver->counters().turned_away, 600 - AresResolver::kLookups);
     const auto r = storm("again", 500);
     EXPECT_THAT(r[0]->why, HasSubstr("do not answer"));

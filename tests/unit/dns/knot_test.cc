@@ -1,4 +1,5 @@
-// The resolver against Knot, a real server, with a zone that holds what a server can produce of FAULTS 78-86.
+// The resolver against Knot, a real server, with a zone that holds what a server can produce of
+// FAULTS 78-86.
 
 #include <arpa/inet.h>
 #include <gmock/gmock.h>
@@ -61,7 +62,8 @@ ttl-zero 0 MX 10 mx1
 ttl-long 2147483647 MX 10 mx1
 *.many MX 10 mx1
 )";
-    for (int i = 0; i < 10; ++i) zone += "chain" + std::to_string(i) + " CNAME chain" + std::to_string(i + 1) + "\n";
+    for (int i = 0; i < 10; ++i)
+        zone += "chain" + std::to_string(i) + " CNAME chain" + std::to_string(i + 1) + "\n";
     zone += "chain10 MX 10 mx1\n";
     for (int i = 1; i <= 100; ++i) {
         const auto n = std::to_string(i);
@@ -88,9 +90,10 @@ class Knot {
         port_ = free_port();
         write("test.zone", zone_text());
         write("other.zone", std::string(kOtherZone));
-        write("knot.conf", "server:\n  listen: 127.0.0.1@" + std::to_string(port_) + "\n  rundir: " + folder_ +
-                               "\ndatabase:\n  storage: " + folder_ + "\nlog:\n  - target: stderr\n    any: error\n" +
-                               "zone:\n" + zone_entry("test") + zone_entry("other"));
+        write("knot.conf", "server:\n  listen: 127.0.0.1@" + std::to_string(port_) +
+                               "\n  rundir: " + folder_ + "\ndatabase:\n  storage: " + folder_ +
+                               "\nlog:\n  - target: stderr\n    any: error\n" + "zone:\n" +
+                               zone_entry("test") + zone_entry("other"));
         start();
     }
     ~Knot() {
@@ -132,12 +135,17 @@ class Knot {
         return ntohs(address.sin_port);
     }
     std::string zone_entry(const std::string& name) const {
-        return "  - domain: " + name + "\n    storage: " + folder_ + "\n    file: " + name + ".zone\n";
+        return "  - domain: " + name + "\n    storage: " + folder_ + "\n    file: " + name +
+               ".zone\n";
     }
-    void write(const std::string& name, const std::string& text) const { std::ofstream(folder_ + "/" + name) << text; }
+    void write(const std::string& name, const std::string& text) const {
+        std::ofstream(folder_ + "/" + name) << text;
+    }
     void start() {
-        const std::string root = POSTRIDER_KNOT, program = root + "/usr/sbin/knotd", conf = folder_ + "/knot.conf";
-        const std::string libraries = root + "/usr/lib/x86_64-linux-gnu:" + root + "/lib/x86_64-linux-gnu";
+        const std::string root = POSTRIDER_KNOT, program = root + "/usr/sbin/knotd",
+                          conf = folder_ + "/knot.conf";
+        const std::string libraries =
+            root + "/usr/lib/x86_64-linux-gnu:" + root + "/lib/x86_64-linux-gnu";
         pid_ = fork();
         if (pid_ != 0) return;
         prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -247,7 +255,8 @@ TEST_F(KnotTest, Fault83LiteralTargetAliasTargetAndLoopback) {
 }
 
 TEST_F(KnotTest, Fault84AliasesAreFollowedWithinTheLimit) {
-    EXPECT_THAT(route("alias.test").hosts, ElementsAre(MxHost{10, "mx1.test"}, MxHost{20, "mx2.test"}));
+    EXPECT_THAT(route("alias.test").hosts,
+                ElementsAre(MxHost{10, "mx1.test"}, MxHost{20, "mx2.test"}));
     EXPECT_THAT(route("chain3.test").hosts, ElementsAre(MxHost{10, "mx1.test"}));
     for (const char* domain : {"loop1.test", "chain0.test"}) {
         const auto r = route(domain);
@@ -312,7 +321,8 @@ TEST_F(KnotTest, CachedRouteCostsLessThanAMicrosecond) {
     for (int batch = 0; batch < 50; ++batch) {
         const MonoNs start = read_mono_clock();
         for (const auto& name : names) ASSERT_NE(resolver->cached_route(name), nullptr);
-        best_ns = std::min(best_ns, (read_mono_clock() - start) / static_cast<MonoNs>(names.size()));
+        best_ns =
+            std::min(best_ns, (read_mono_clock() - start) / static_cast<MonoNs>(names.size()));
     }
     RecordProperty("cached_route_ns", static_cast<int>(best_ns));
     EXPECT_LT(best_ns, 1'000);

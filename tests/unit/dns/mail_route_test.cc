@@ -27,20 +27,24 @@ DnsAnswer empty(DnsAnswer::Kind kind) {
     answer.ttl_s = 60;
     return answer;
 }
-MailRoute route(const DnsAnswer& answer) { return make_route("example.test", answer, kNowMs, kFailureMs); }
+MailRoute route(const DnsAnswer& answer) {
+    return make_route("example.test", answer, kNowMs, kFailureMs);
+}
 
 TEST(MailRoute, OrdersHostsByPreferenceAndNamesTheSite) {
     const auto r = route(records({{20, "b.test"}, {10, "c.test"}, {20, "a.test"}}));
     EXPECT_EQ(r.kind, Kind::hosts);
     EXPECT_FALSE(r.implicit);
-    EXPECT_THAT(r.hosts, ElementsAre(MxHost{10, "c.test"}, MxHost{20, "a.test"}, MxHost{20, "b.test"}));
+    EXPECT_THAT(r.hosts,
+                ElementsAre(MxHost{10, "c.test"}, MxHost{20, "a.test"}, MxHost{20, "b.test"}));
     EXPECT_EQ(r.site, "a.test,b.test,c.test");
     EXPECT_EQ(r.expires_ms, kNowMs + 300'000);
     EXPECT_EQ(r.why, "");
 }
 
 TEST(MailRoute, SameSetGivesSameSiteWhateverThePreferences) {
-    EXPECT_EQ(route(records({{1, "a.test"}, {2, "b.test"}})).site, route(records({{5, "b.test"}, {7, "a.test"}})).site);
+    EXPECT_EQ(route(records({{1, "a.test"}, {2, "b.test"}})).site,
+              route(records({{5, "b.test"}, {7, "a.test"}})).site);
 }
 
 TEST(MailRoute, HostNamedTwiceCountsOnceAtItsBetterPlace) {
@@ -79,12 +83,14 @@ TEST(MailRoute, Fault82NullMxAloneRefusesAndAmongOthersIsIgnored) {
 }
 
 TEST(MailRoute, Fault83AddressesAndNonNamesAreUnusable) {
-    for (const char* name : {"192.0.2.1", "a,b.test", "a\\046b.test", "a..test", "x y.test", "-.\\195"}) {
+    for (const char* name :
+         {"192.0.2.1", "a,b.test", "a\\046b.test", "a..test", "x y.test", "-.\\195"}) {
         const auto r = route(records({{10, name}}));
         EXPECT_EQ(r.kind, Kind::no_usable_host) << name;
         EXPECT_THAT(r.why, HasSubstr(name));
     }
-    EXPECT_THAT(route(records({{10, "192.0.2.1"}, {20, "a_1.test"}})).hosts, ElementsAre(MxHost{20, "a_1.test"}));
+    EXPECT_THAT(route(records({{10, "192.0.2.1"}, {20, "a_1.test"}})).hosts,
+                ElementsAre(MxHost{20, "a_1.test"}));
 }
 
 TEST(MailRoute, Fault84HundredMxKeepTheBest) {
@@ -98,7 +104,8 @@ TEST(MailRoute, Fault84HundredMxKeepTheBest) {
 
 TEST(MailRoute, LongSitesEndInAHash) {
     std::vector<MxHost> hosts;
-    for (int i = 0; i < 20; ++i) hosts.push_back({10, "mail-host-" + std::to_string(10 + i) + ".example.test"});
+    for (int i = 0; i < 20; ++i)
+        hosts.push_back({10, "mail-host-" + std::to_string(10 + i) + ".example.test"});
     const auto site = site_name(hosts);
     EXPECT_THAT(site, testing::MatchesRegex("mail-host-10\\.example\\.test\\+[0-9a-f]+"));
     EXPECT_EQ(site.size(), std::string("mail-host-10.example.test+").size() + 8);
@@ -108,7 +115,8 @@ TEST(MailRoute, LongSitesEndInAHash) {
 }
 
 TEST(MailRoute, LiteralsAreRoutesOfTheirOwn) {
-    for (const auto& [literal, address] : {std::pair{"[127.0.0.1]", "127.0.0.1"}, {"[ipv6:::1]", "::1"}, {"[IPv6:::1]", "::1"}}) {
+    for (const auto& [literal, address] :
+         {std::pair{"[127.0.0.1]", "127.0.0.1"}, {"[ipv6:::1]", "::1"}, {"[IPv6:::1]", "::1"}}) {
         const auto r = literal_route(literal, kNowMs);
         EXPECT_EQ(r.kind, Kind::hosts) << r.why;
         EXPECT_EQ(r.site, literal);
@@ -116,7 +124,8 @@ TEST(MailRoute, LiteralsAreRoutesOfTheirOwn) {
         ASSERT_EQ(found.addresses.size(), 1u);
         EXPECT_EQ(found.addresses[0].address_text(), address);
     }
-    for (const char* bad : {"[::1]", "[IPv6:127.0.0.1]", "[300.0.0.1]", "[]", "[", "[x-tag:abc]", "[127.0.0.1"}) {
+    for (const char* bad :
+         {"[::1]", "[IPv6:127.0.0.1]", "[300.0.0.1]", "[]", "[", "[x-tag:abc]", "[127.0.0.1"}) {
         EXPECT_EQ(literal_route(bad, kNowMs).kind, Kind::no_such_domain) << bad;
         EXPECT_EQ(literal_addresses(bad, kNowMs).kind, HostAddresses::Kind::none) << bad;
     }
@@ -130,23 +139,26 @@ DnsAnswer addresses(std::initializer_list<const char*> texts, uint32_t ttl_s) {
 }
 
 TEST(HostAddresses, BothFamiliesAndTheShorterTtl) {
-    const auto found =
-        make_addresses("h.test", addresses({"192.0.2.1"}, 500), addresses({"2001:db8::1"}, 100), kNowMs, kFailureMs);
+    const auto found = make_addresses("h.test", addresses({"192.0.2.1"}, 500),
+                                      addresses({"2001:db8::1"}, 100), kNowMs, kFailureMs);
     EXPECT_EQ(found.kind, HostAddresses::Kind::found);
     EXPECT_EQ(found.addresses.size(), 2u);
     EXPECT_EQ(found.expires_ms, kNowMs + 100'000);
 }
 
 TEST(HostAddresses, Fault85OneFamilyServesWhileTheOtherFails) {
-    const auto found = make_addresses("h.test", addresses({"192.0.2.1"}, 500), failed_answer("time-out"), kNowMs, kFailureMs);
+    const auto found = make_addresses("h.test", addresses({"192.0.2.1"}, 500),
+                                      failed_answer("time-out"), kNowMs, kFailureMs);
     EXPECT_EQ(found.kind, HostAddresses::Kind::found);
     EXPECT_EQ(found.expires_ms, kNowMs + kFailureMs);
 }
 
 TEST(HostAddresses, NoneAndTemporaryAreToldApart) {
     const auto nothing = addresses({}, 60);
-    EXPECT_EQ(make_addresses("h.test", nothing, nothing, kNowMs, kFailureMs).kind, HostAddresses::Kind::none);
-    const auto temporary = make_addresses("h.test", nothing, failed_answer("REFUSED"), kNowMs, kFailureMs);
+    EXPECT_EQ(make_addresses("h.test", nothing, nothing, kNowMs, kFailureMs).kind,
+              HostAddresses::Kind::none);
+    const auto temporary =
+        make_addresses("h.test", nothing, failed_answer("REFUSED"), kNowMs, kFailureMs);
     EXPECT_EQ(temporary.kind, HostAddresses::Kind::temporary);
     EXPECT_EQ(temporary.why, "AAAA h.test: REFUSED");
 }
@@ -154,7 +166,8 @@ TEST(HostAddresses, NoneAndTemporaryAreToldApart) {
 TEST(HostAddresses, ManyOfOneFamilyDoNotCrowdOutTheOther) {
     auto many = addresses({"192.0.2.1"}, 60);
     many.addresses.resize(limits::kAddressesPerHost, many.addresses[0]);
-    const auto found = make_addresses("h.test", many, addresses({"2001:db8::1"}, 60), kNowMs, kFailureMs);
+    const auto found =
+        make_addresses("h.test", many, addresses({"2001:db8::1"}, 60), kNowMs, kFailureMs);
     EXPECT_EQ(found.addresses.size(), limits::kAddressesPerHost);
     EXPECT_EQ(std::ranges::count_if(found.addresses, &SocketAddress::is_v6), 1);
 }

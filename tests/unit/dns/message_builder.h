@@ -57,7 +57,8 @@ inline Octets soa_data(uint32_t minimum_s) {
 
 class MessageBuilder {
   public:
-    MessageBuilder(std::string_view name, RecordType type, uint16_t flags = kAnswerFlags, uint16_t id = 7) {
+    MessageBuilder(std::string_view name, RecordType type, uint16_t flags = kAnswerFlags,
+                   uint16_t id = 7) {
         put16(octets_, id);
         put16(octets_, flags);
         put16(octets_, 1);
@@ -67,13 +68,16 @@ class MessageBuilder {
         put16(octets_, 1);
     }
     // Answers first, then authorities.
-    MessageBuilder& answer(const Octets& owner, RecordType type, uint32_t ttl_s, const Octets& data) {
+    MessageBuilder& answer(const Octets& owner, RecordType type, uint32_t ttl_s,
+                           const Octets& data) {
         return record(6, owner, type, ttl_s, data);
     }
-    MessageBuilder& answer(std::string_view owner, RecordType type, uint32_t ttl_s, const Octets& data) {
+    MessageBuilder& answer(std::string_view owner, RecordType type, uint32_t ttl_s,
+                           const Octets& data) {
         return record(6, wire_name(owner), type, ttl_s, data);
     }
-    MessageBuilder& authority(std::string_view owner, RecordType type, uint32_t ttl_s, const Octets& data) {
+    MessageBuilder& authority(std::string_view owner, RecordType type, uint32_t ttl_s,
+                              const Octets& data) {
         return record(8, wire_name(owner), type, ttl_s, data);
     }
     size_t size() const { return octets_.size(); }

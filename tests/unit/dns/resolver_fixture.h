@@ -24,7 +24,8 @@ inline Task<void> keep_addresses(Resolver& resolver, std::string host, Addresses
 
 class ResolverFixture : public testing::Test {
   protected:
-    void open(std::vector<std::string> servers, int timeout_ms = 2'000, int tries = 3, size_t lookups = 256) {
+    void open(std::vector<std::string> servers, int timeout_ms = 2'000, int tries = 3,
+              size_t lookups = 256) {
         auto made = AresResolver::make(*reactor, {.servers = std::move(servers),
                                                   .timeout_ms = timeout_ms,
                                                   .tries = tries,
@@ -51,7 +52,9 @@ class ResolverFixture : public testing::Test {
         run();
         return *result;
     }
-    int64_t left_s(int64_t expires_ms) const { return (expires_ms - reactor->now_ms() + 500) / 1000; }
+    int64_t left_s(int64_t expires_ms) const {
+        return (expires_ms - reactor->now_ms() + 500) / 1000;
+    }
     void close() {
         if (!resolver) return;
         spawn(gate, resolver->stop());
@@ -64,7 +67,8 @@ class ResolverFixture : public testing::Test {
     }
 
     MailExchange exchange{1};
-    std::unique_ptr<Reactor> reactor = *Reactor::make(0, exchange, {.entries = 256, .receive_buffers = 8});
+    std::unique_ptr<Reactor> reactor =
+        *Reactor::make(0, exchange, {.entries = 256, .receive_buffers = 8});
     Gate gate;
     std::unique_ptr<AresResolver> resolver;
 };
