@@ -276,10 +276,14 @@ max_age = "{max_age}"
             self.case.fail(f"no record of {recipient} in the delivery log: {self.log()}")
         return records[-1]
 
+    def claimed(self):
+        """Files the engine has taken and not finished: active/<2 hex>/<id>, an index may lie beside."""
+        return [p for p in (self.spool / "active").rglob("*") if p.is_file() and "." not in p.name]
+
     def files_left(self):
-        """Messages that are neither done nor set aside."""
-        return [p for folder in ("new", "active") for p in (self.spool / folder).rglob("*.*")
-                if p.is_file() and p.suffix in (".eml", ".bsmtp")]
+        """Files that are neither done nor set aside."""
+        waiting = [p for p in (self.spool / "new").rglob("*") if p.is_file() and not p.name.startswith(".")]
+        return waiting + self.claimed()
 
 
 def address_of(record):

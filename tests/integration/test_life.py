@@ -75,7 +75,7 @@ class LifeTest(harness.Case):
         engine = self.engine_with_sink("--rule", "dot=* action=hang times=1", shutdown_timeout="2s")
         engine.put("a.eml", harness.eml("news@sender.test", ["a@d.test"], CONTENT))
         process = engine.start()
-        self.eventually(lambda: list((engine.spool / "active").rglob("*.*")), "the message is claimed")
+        self.eventually(engine.claimed, "the message is claimed")
         time.sleep(1)  # the sink tells of a transaction only when it has ended; a dialogue on loopback takes 1 ms
         begin = time.monotonic()
         process.signal(signal.SIGTERM)
