@@ -6,6 +6,7 @@
 
 #include <cstdio>
 #include <future>
+#include <latch>
 #include <unordered_set>
 
 #include <fmt/format.h>
@@ -106,13 +107,17 @@ Result<std::unique_ptr<Engine>> Engine::start(Config config) {
 Result<void> Engine::start_shards() {
     SharedState& shared = *shared_;
     std::vector<std::future<Result<Shard*>>> made;
+    // No shard takes a file from new/ before every shard has listed active/: the names decide who claims, the ids who
+    // recovers, and a shard that listed late would recover, and send again, what another had just claimed.
+    auto all_have_listed = std::make_shared<std::latch>(static_cast<std::ptrdiff_t>(shared.shards));
     for (size_t i = 0; i < shared.shards; ++i) {
         std::promise<Result<Shard*>> promise;
         made.push_back(promise.get_future());
         ++running_;
-        threads_.emplace_back([this, &shared, i, ready = std::move(promise)]() mutable {
+        threads_.emplace_back([this, &shared, i, all_have_listed, ready = std::move(promise)]() mutable {
             pin_to_core(i);
             auto shard = Shard::make(static_cast<ShardId>(i), shared);
+            all_have_listed->arrive_and_wait();
             if (!shard) {
                 ready.set_value(std::unexpected(shard.error()));
                 --running_;

@@ -113,6 +113,7 @@ void Backlog::fill(Domain& home) {
             break;
         }
     }
+    home.window->set_behind(home.ready);
     if (!home.window->empty()) {
         if (home.window->announce()) owner_.announce(*home.window);
     } else if (!home.sweeping) {

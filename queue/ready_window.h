@@ -88,6 +88,12 @@ class ReadyWindow {
     void drop_reference() { references_.fetch_sub(1, std::memory_order_release); }
     bool referenced() const { return references_.load(std::memory_order_acquire) != 0; }
 
+    // Home shard: how many more ready records wait behind the window; a moment's view for the consumers.
+    void set_behind(uint64_t records) {
+        behind_.store(static_cast<uint32_t>(records < UINT32_MAX ? records : UINT32_MAX), std::memory_order_relaxed);
+    }
+    uint64_t waiting() const { return uint64_t{size()} + behind_.load(std::memory_order_relaxed); }
+
     // Consumer: true for the one who must tell the home shard.
     bool wants_refill() {
         return size() <= kCells / 2 && !asked_.load(std::memory_order_relaxed) &&
@@ -131,6 +137,7 @@ class ReadyWindow {
     alignas(64) std::atomic<uint32_t> head_{0};
     alignas(64) uint32_t tail_ = 0;  // the producer's
     std::atomic<uint32_t> published_{0};
+    std::atomic<uint32_t> behind_{0};
     std::atomic<bool> asked_{false};
     std::atomic<bool> in_rotation_{false};
     std::atomic<uint32_t> references_{0};

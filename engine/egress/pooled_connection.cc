@@ -15,7 +15,9 @@ OutgoingMessage* PooledConnection::next(const Capabilities& capabilities) {
         return nullptr;
     }
     QueuedMessage* message = worker.pull();
-    if (message) ++deliveries;
+    if (!message) return nullptr;
+    ++deliveries;
+    if (began_ns == 0) began_ns = worker.context_.reactor.now_ns();
     return message;
 }
 
@@ -25,6 +27,10 @@ void PooledConnection::before_dot(OutgoingMessage& message) {
 
 void PooledConnection::settled(OutgoingMessage& message) {
     auto& queued = static_cast<QueuedMessage&>(message);
+    // The time between two ends on one connection, whether or not transactions overlap.
+    const MonoNs now_ns = worker.context_.reactor.now_ns();
+    worker.served_in(std::max(0.001, static_cast<double>(now_ns - began_ns) / static_cast<double>(kNsPerMs)));
+    began_ns = now_ns;
     bool requeued = false;
     for (size_t i = 0; i < queued.transaction.size(); ++i)
         requeued |= queued.transaction.outcome(i).kind == OutcomeKind::requeued;

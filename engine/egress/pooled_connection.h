@@ -30,6 +30,7 @@ class PooledConnection final : public SessionFeed {
     std::string host, address, source_address;  // for the log
     uint64_t session_high = 0, session_low = 0;
     uint32_t deliveries = 0;
+    MonoNs began_ns = 0;  // of the transaction at hand; 0: at rest
     bool retiring = false;
 };
 

@@ -97,11 +97,18 @@ void SiteWorker::leave_rotation(size_t index, bool abandon) {
     if (turn_ > index) --turn_;
 }
 
-uint32_t SiteWorker::waiting() const {
-    uint32_t sum = 0;
+uint64_t SiteWorker::waiting() const {
+    uint64_t sum = 0;
     const size_t looked_at = std::min(rotation_.size(), kWindowsLookedAt);
-    for (size_t i = 0; i < looked_at; ++i) sum += rotation_[i].window->size();
+    for (size_t i = 0; i < looked_at; ++i) sum += rotation_[i].window->waiting();
     return sum;
+}
+
+// A further connection costs a few round trips and its set-up: only for mail that would keep the others busy for longer.
+// And only while the receiver keeps its pace: when transactions take twice their best time, it is the receiver that queues.
+bool SiteWorker::worthwhile(uint64_t mail) const {
+    return service_ms_ > 0 && service_ms_ <= 2 * best_service_ms_ &&
+           static_cast<double>(mail) * service_ms_ > kWorthwhileMs * static_cast<double>(connections_.size());
 }
 
 // The next message of the domain whose turn it is; null when nothing waits.
@@ -209,6 +216,11 @@ void SiteWorker::add_recipient(QueuedMessage& message, RecordId id) {
     message.transaction.add_recipient(id, text_.address, text_.dsn);
 }
 
+void SiteWorker::served_in(double took_ms) {
+    service_ms_ = service_ms_ > 0 ? service_ms_ * 0.9 + took_ms * 0.1 : took_ms;
+    best_service_ms_ = best_service_ms_ > 0 ? std::min(best_service_ms_ * 1.0005, service_ms_) : service_ms_;
+}
+
 void SiteWorker::settle_all(QueuedMessage& message, const AttemptPlace& place) {
     bool taken = false;
     for (size_t i = 0; i < message.transaction.size(); ++i) {
@@ -216,7 +228,13 @@ void SiteWorker::settle_all(QueuedMessage& message, const AttemptPlace& place) {
         context_.owner.settle(message, i, place);
     }
     give_back(message);
-    if (taken && context_.reactor.busy() < kBusy && window_ < allowed_at_most()) ++window_;
+    // One more for each round of successes: what the last one changed shows in the time of a transaction first.
+    if (taken && ++successes_ >= connections_.size()) {
+        successes_ = 0;
+        if (window_ < allowed_at_most() && window_ <= connections_.size() && context_.reactor.busy() < kBusy &&
+            worthwhile(waiting()))
+            ++window_;
+    }
     pump();
 }
 
@@ -239,7 +257,7 @@ size_t SiteWorker::source_count() const {
 void SiteWorker::pump() {
     const int64_t now_ms = context_.reactor.now_ms();
     if (rotation_.empty() || draining_ || parked_until_ms_ > now_ms) return;
-    uint32_t mail = waiting();
+    uint64_t mail = waiting();
     while (mail > 0 && !idle_.empty()) {
         PooledConnection* pooled = idle_.back();
         idle_.pop_back();
@@ -253,8 +271,8 @@ void SiteWorker::pump() {
     }
     if (now_ms < no_opening_before_ms_) return;
     const auto most = std::min(window_, allowed_at_most());
-    // One connection for the mail that the ones being opened will not take at once.
-    while (mail > connecting_ && connections_.size() < most) {
+    while (mail > connecting_ && connections_.size() < most &&
+           (connections_.empty() || worthwhile(mail))) {
         const size_t sources = source_count();
         ConnectionLease lease;
         SourceId source = 0;
@@ -375,6 +393,7 @@ Task<void> SiteWorker::serve(PooledConnection& pooled) {
         end = co_await pooled.session->carry(pooled);
         if (!end.reusable || pooled.retiring || draining_) break;
         pooled.wake.clear();
+        pooled.began_ns = 0;
         idle_.push_back(&pooled);
         pooled.connection->on_idle_event([&pooled] { pooled.wake.notify(); });
         pump();

@@ -2,9 +2,9 @@
 //
 //   attach(window) -> rotation -> a connection that is free pulls the next message -> settled -> ...
 //
-// Connection count follows the need: it starts at kFirstConnections, grows by one with each message that was taken while
-// more waits and the shard has time to spare (a shard that is busy gains nothing by more connections), and is halved when a
-// connection fails; never above the shard's share of the path's limit. An idle connection waits idle_timeout for more and is
+// Connection count follows the need (decision 0006): it starts at one and grows by one with each round of messages that
+// were taken while the mail that waits would keep the connections there are busy for longer than kWorthwhileMs and the shard has time
+// to spare; a failed connection halves it; never above the shard's share of the path's limit. An idle connection waits idle_timeout for more and is
 // retired when the peer speaks or closes.
 //
 // A site none of whose hosts can be reached is parked: one recipient tells it in the log (the probe), the others keep
@@ -24,7 +24,7 @@ class PooledConnection;
 
 class SiteWorker {
   public:
-    static constexpr uint32_t kFirstConnections = 2;
+    static constexpr double kWorthwhileMs = 200;
 
     SiteWorker(EgressContext& context, Site& site, bool home);
     ~SiteWorker();
@@ -61,7 +61,9 @@ class SiteWorker {
 
     uint32_t allowed_at_most() const;
     size_t source_count() const;
-    uint32_t waiting() const;
+    uint64_t waiting() const;
+    bool worthwhile(uint64_t mail) const;
+    void served_in(double took_ms);
     QueuedMessage* pull();
     bool fill(QueuedMessage& message, RecordId first, ReadyWindow& window);
     void add_recipient(QueuedMessage& message, RecordId id);
@@ -79,7 +81,10 @@ class SiteWorker {
     std::vector<std::unique_ptr<QueuedMessage>> spares_;
     size_t connecting_ = 0;
     size_t live_ = 0;  // with an open session
-    uint32_t window_ = kFirstConnections;
+    uint32_t window_ = 1;
+    uint32_t successes_ = 0;  // since the window last opened, or could have
+    double service_ms_ = 0;       // a connection's time for one transaction, moving mean; 0: not known yet
+    double best_service_ms_ = 0;  // its least, creeping up
     int64_t no_opening_before_ms_ = 0;
     int64_t parked_until_ms_ = 0;
     std::string parked_why_;
