@@ -49,10 +49,8 @@ class SpoolTest(harness.Case):
         refused = {
             "empty.eml": b"", "empty.bsmtp": b"", "envelope-only.eml": envelope,
             "no-recipient.eml": contents.text("x", b"text\r\n").replace(b"To: reader@example.test\r\n", b""),
-            "no-recipient.bsmtp": b"MAIL FROM:<a@sender.test>\nDATA\nSubject: x\n\ntext\n.\n",
             "nul.eml": envelope + b"Subject: x\n\na\0b\n", "bare-cr.eml": envelope + b"Subject: x\n\na\rb\n",
             "long-line.eml": envelope + b"Subject: x\n\n" + b"y" * 999 + b"\n",
-            "nul-in-address.eml": b"x-sender: news@sender.test\nx-receiver: a\0b@aiosmtpd.test\nSubject: x\n\ntext\n",
             "cr-in-address.eml": b"x-sender: a@b.test\rBcc: c@d.test\nx-receiver: a@aiosmtpd.test\nSubject: x\n\ntext\n",
             "receiver-in-header.eml": envelope + b"Subject: x\nx-receiver: shown@aiosmtpd.test\n\ntext\n",
             "unfinished.bsmtp": b"MAIL FROM:<a@sender.test>\nRCPT TO:<reader@aiosmtpd.test>\nDATA\nSubject: x\n\ntext\n",
@@ -130,6 +128,18 @@ class SpoolTest(harness.Case):
         types = [(r["type"], harness.enhanced(r)) for r in self.engine.log() if r["type"] not in ("Delivery",)]
         self.assertIn(("Bounce", "5.1.3"), types)
         self.assertIn("Rejection", [kind for kind, _ in types])
+
+    def test_message_of_a_batch_without_recipient(self):
+        self.engine.put("nobody.bsmtp", b"MAIL FROM:<a@sender.test>\nDATA\nSubject: x\n\ntext\n.\n")
+        self.run_with_good_ones()
+        self.assert_bad("nobody.bsmtp.1.eml")
+
+    def test_nul_in_an_address(self):
+        """Not sent, not lost from the books: the recipient is refused (5.1.3), or the file is set aside."""
+        self.engine.put("nul.eml", b"x-sender: news@sender.test\nx-receiver: a\0b@aiosmtpd.test\nSubject: x\n\ntext\n")
+        self.assertEqual(self.run_with_good_ones(), {"first@aiosmtpd.test", "last@aiosmtpd.test"})
+        bounced = [r for r in self.engine.log() if r["type"] == "Bounce" and harness.enhanced(r) == "5.1.3"]
+        self.assertTrue(bounced or (self.bad / "nul.eml.reason").exists(), self.engine.log())
 
     def test_name_taken_in_bad(self):
         for _ in range(2):
