@@ -25,21 +25,25 @@ Result<std::vector<EgressSource>> make_sources(const Config& config) {
     return sources;
 }
 
-// Every connection is a descriptor, and so are the spool's folders and open files.
-Result<void> raise_descriptor_limit(uint32_t connections) {
+// Every connection is a descriptor, and so are the spool's folders and open files. Answers how many connections fit.
+Result<uint32_t> raise_descriptor_limit(uint32_t connections) {
+    constexpr rlim_t kOthers = 1024;
     rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return fail_errno("getrlimit");
-    const rlim_t wanted = connections + 2048;
-    if (limit.rlim_cur >= wanted) return {};
-    limit.rlim_cur = std::min(wanted, limit.rlim_max);
-    if (setrlimit(RLIMIT_NOFILE, &limit) != 0) return fail_errno("setrlimit");
-    if (limit.rlim_cur < wanted)
-        std::fprintf(stderr,
-                     "postrider: %llu file descriptors allowed, [limits] connections = %u wants %llu; raise them with "
-                     "ulimit -n\n",
-                     static_cast<unsigned long long>(limit.rlim_cur), connections,
-                     static_cast<unsigned long long>(wanted));
-    return {};
+    const rlim_t wanted = connections + kOthers;
+    if (limit.rlim_cur < wanted) {
+        limit.rlim_cur = std::min(wanted, limit.rlim_max);
+        if (setrlimit(RLIMIT_NOFILE, &limit) != 0) return fail_errno("setrlimit");
+    }
+    if (limit.rlim_cur >= wanted) return connections;
+    if (limit.rlim_cur < 2 * kOthers)
+        return fail(fmt::format("only {} file descriptors are allowed to this process; raise them with ulimit -n",
+                                limit.rlim_cur));
+    const auto fit = static_cast<uint32_t>(limit.rlim_cur - kOthers);
+    if (fit < connections / 2)
+        std::fprintf(stderr, "postrider: %u of [limits] connections = %u fit into the %llu file descriptors allowed; raise "
+                     "them with ulimit -n\n", fit, connections, static_cast<unsigned long long>(limit.rlim_cur));
+    return fit;
 }
 
 size_t cores() {
@@ -83,8 +87,9 @@ Result<std::unique_ptr<Engine>> Engine::start(Config config) {
     std::unique_ptr<Engine> engine(new Engine);
     auto sources = make_sources(config);
     if (!sources) return std::unexpected(sources.error());
-    if (auto raised = raise_descriptor_limit(config.limits.connections); !raised)
-        return std::unexpected(raised.error());
+    auto fit = raise_descriptor_limit(config.limits.connections);
+    if (!fit) return std::unexpected(fit.error());
+    config.limits.connections = *fit;
     const size_t count = config.server.shards ? config.server.shards : cores();
     engine->shared_ = std::make_unique<SharedState>(std::move(config), count, std::move(*sources));
     SharedState& shared = *engine->shared_;

@@ -456,7 +456,7 @@ void Shard::settle(QueuedMessage& message, size_t index, const AttemptPlace& pla
         record.possible_duplicate = true;
         metrics_.possible_duplicates.add();
     }
-    record.due_s = static_cast<uint32_t>(now_s() + retry_wait_s(record.attempts));
+    record.due_s = due_after(retry_wait_s(record.attempts));
     journal_->result({.file = message.loaded.file().id, .place = record.place, .recipient = record.recipient,
                       .attempt = record.attempts, .kind = RecordKind::deferred,
                       .time_s = static_cast<uint32_t>(now_s()), .due_s = record.due_s});
@@ -486,7 +486,7 @@ void Shard::settle_unsent(RecordId id, const Outcome& outcome, bool counts) {
     }
     metrics_.attempts_deferred.add();
     if (!counts) return put_back(id);
-    record.due_s = static_cast<uint32_t>(now_s() + retry_wait_s(record.attempts));
+    record.due_s = due_after(retry_wait_s(record.attempts));
     journal_->result({.file = shared_.files[record.file].id, .place = record.place, .recipient = record.recipient,
                       .attempt = record.attempts, .kind = RecordKind::deferred,
                       .time_s = static_cast<uint32_t>(now_s()), .due_s = record.due_s});

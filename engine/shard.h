@@ -121,6 +121,10 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     ShardId home(const Site& site) const { return static_cast<ShardId>(site.id() % shared_.shards); }
     void to_home(RecordChain chain, DomainId domain);
     int64_t now_s() const { return reactor_->wall_us() / kUsPerSecond; }
+    // The whole second at or after `wait_s` from now: never early.
+    uint32_t due_after(int64_t wait_s) const {
+        return static_cast<uint32_t>((reactor_->wall_us() + wait_s * kUsPerSecond + kUsPerSecond - 1) / kUsPerSecond);
+    }
 
     // Log and journal of one settled recipient.
     struct Settled {

@@ -444,7 +444,13 @@ void SiteWorker::park_site(PooledConnection& pooled, const SessionFailure& failu
         Outcome outcome = failure.outcome;
         if (outcome.kind == OutcomeKind::bounced && outcome.phase != Phase::connect) outcome.kind = OutcomeKind::transient;
         probe->transaction.settle_unbegun(outcome);
-        for (size_t i = 0; i < probe->transaction.size(); ++i) context_.owner.settle(*probe, i, pooled.place());
+        if (outcome.kind == OutcomeKind::requeued) {
+            // DNS: told once, but it burns no attempt (DESIGN 2.2).
+            for (size_t i = 0; i < probe->transaction.size(); ++i)
+                context_.owner.settle_unsent(probe->transaction.record(i), outcome, false);
+        } else {
+            for (size_t i = 0; i < probe->transaction.size(); ++i) context_.owner.settle(*probe, i, pooled.place());
+        }
         give_back(*probe);
     }
     const int64_t until_s = context_.reactor.wall_us() / kUsPerSecond + wait_s;
