@@ -104,7 +104,10 @@ void Backlog::refill(DomainId id) {
 void Backlog::fill(Domain& home) {
     if (home.parked_until_s) return;
     if (home.ready > 0 && !home.window) home.window = std::make_unique<ReadyWindow>(home.id);
-    if (!home.window) return;
+    if (!home.window) {
+        if (home.deferred == 0) make_idle(home);  // its mail expired: nothing would come back for it
+        return;
+    }
     home.window->refilling();
     while (home.ready > 0 && home.window->size() < ReadyWindow::kCells) {
         const RecordId id = next_ready(home);
@@ -116,32 +119,38 @@ void Backlog::fill(Domain& home) {
     home.window->set_behind(home.ready);
     if (!home.window->empty()) {
         if (home.window->announce()) owner_.announce(*home.window);
-    } else if (!home.sweeping) {
-        home.sweeping = true;
-        idle_.push_back(home.id);
-        arm();
+    } else {
+        make_idle(home);
     }
 }
 
+void Backlog::make_idle(Domain& home) {
+    if (home.sweeping) return;
+    home.sweeping = true;
+    idle_.push_back(home.id);
+    arm();
+}
+
 void Backlog::sweep() {
-    std::erase_if(idle_, [&](DomainId id) {
+    // A consumer may empty a window between two looks at it: what becomes idle meanwhile is for the next sweep.
+    for (const DomainId id : std::exchange(idle_, {})) {
         auto found = domains_.find(id);
         Domain& home = *found->second;
-        if (home.ready > 0 || (home.window && !home.window->empty())) {
-            home.sweeping = false;
-            fill(home);
-            return true;
-        }
-        if (home.window && home.window->referenced()) return false;  // look again later
-        home.window.reset();
         home.sweeping = false;
-        if (home.deferred == 0 && !home.parked_until_s) domains_.erase(found);
-        return true;
-    });
+        if (home.ready > 0 || (home.window && !home.window->empty())) {
+            fill(home);
+        } else if (home.window && home.window->referenced()) {
+            make_idle(home);
+        } else {
+            home.window.reset();
+            if (home.deferred == 0 && !home.parked_until_s) domains_.erase(found);
+        }
+    }
 }
 
 void Backlog::park(DomainId id, int64_t until_s, std::string why) {
     Domain& home = domain(id);
+    park_ends_.erase({home.parked_until_s, id});
     home.parked_until_s = std::max(until_s, now_s() + 1);
     home.why = std::move(why);
     parked_.insert(id);
@@ -153,6 +162,7 @@ void Backlog::unpark(DomainId id) {
     auto found = domains_.find(id);
     if (found == domains_.end() || !found->second->parked_until_s) return;
     Domain& home = *found->second;
+    park_ends_.erase({home.parked_until_s, id});
     home.parked_until_s = 0;
     home.why.clear();
     parked_.erase(id);
@@ -204,13 +214,13 @@ void Backlog::on_timer() {
             Domain& home = domain(arena_[id].domain);
             --home.deferred;
             --deferred_;
+            touched.push_back(&home);
             if (expired(arena_[id])) {
                 owner_.expire(id);
                 continue;
             }
             arena_[id].due_s = 0;
             add_ready(home, id, false);
-            touched.push_back(&home);
         }
         if (bucket.empty()) buckets_.erase(buckets_.begin());
     }
@@ -218,11 +228,8 @@ void Backlog::on_timer() {
     touched.erase(std::unique(touched.begin(), touched.end()), touched.end());
     for (Domain* home : touched) fill(*home);
     while (!park_ends_.empty() && park_ends_.begin()->first <= now_s()) {
-        const auto [until_s, id] = *park_ends_.begin();
-        park_ends_.erase(park_ends_.begin());
-        auto found = domains_.find(id);
-        // A later park of the same domain has its own entry.
-        if (found != domains_.end() && found->second->parked_until_s == until_s) unpark(id);
+        const DomainId id = park_ends_.begin()->second;
+        unpark(id);
     }
     if (!idle_.empty()) sweep();
     arm();

@@ -13,6 +13,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -92,6 +93,7 @@ class Backlog final : private Timer {
     void add_deferred(Domain& domain, RecordId id);
     RecordId next_ready(Domain& domain);
     void fill(Domain& domain);
+    void make_idle(Domain& domain);
     void sweep();
     void expire_old(Domain& domain);
     bool expired(const Record& record) const;
@@ -106,9 +108,9 @@ class Backlog final : private Timer {
     BacklogOwner& owner_;
     std::unordered_map<DomainId, std::unique_ptr<Domain>> domains_;
     std::map<int64_t, RecordChain> buckets_;         // by due second
-    std::multimap<int64_t, DomainId> park_ends_;
+    std::set<std::pair<int64_t, DomainId>> park_ends_;  // one of each parked domain
     std::unordered_set<DomainId> parked_;
-    std::vector<DomainId> idle_;                     // windows that may be freed
+    std::vector<DomainId> idle_;                     // domains that may be forgotten, windows that may be freed
     uint64_t ready_ = 0, deferred_ = 0;
 };
 

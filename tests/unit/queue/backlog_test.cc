@@ -1,0 +1,404 @@
+// The backlog with a real reactor and an owner that only writes down: who is ready when, in which turn, and that no record
+// is lost on the way between classes, buckets, parks and windows.
+#include "queue/backlog.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <vector>
+
+#include "tests/unit/queue/support.h"
+
+namespace postrider {
+namespace {
+
+using ::testing::ElementsAre;
+using testing::ShardLoop;
+
+struct Owner final : BacklogOwner {
+    std::vector<ReadyWindow*> announced;
+    std::vector<RecordId> expired;
+    void announce(ReadyWindow& window) override { announced.push_back(&window); }
+    void expire(RecordId id) override { expired.push_back(id); }
+};
+
+class BacklogTest : public ::testing::Test {
+  protected:
+    BacklogTest() {
+        file_ = add_file(now_s());
+        backlog_ = std::make_unique<Backlog>(*loop_, arena_, files_, schedule_, owner_);
+    }
+    int64_t now_s() { return loop_->wall_us() / kUsPerSecond; }
+    FileSlot add_file(int64_t created_s) {
+        auto file = std::make_unique<SpoolFile>();
+        file->created_s = created_s;
+        return files_.add(std::move(file));
+    }
+    struct Want {
+        DomainId domain = 1;
+        LabelId campaign = 0;
+        Priority priority = Priority::normal;
+        int64_t due_s = 0;
+        FileSlot file = 0;
+    };
+    RecordId make(const Want& want) {
+        const RecordId id = supply_.take();
+        Record& record = arena_[id];
+        record.domain = want.domain;
+        record.campaign = want.campaign;
+        record.priority = want.priority;
+        record.due_s = static_cast<uint32_t>(want.due_s);
+        record.file = want.file ? want.file : file_;
+        return id;
+    }
+    RecordId accept(const Want& want) {
+        const RecordId id = make(want);
+        RecordChain chain;
+        arena_.append(chain, id);
+        backlog_->accept(chain);
+        return id;
+    }
+    std::vector<RecordId> accept(const Want& want, uint32_t count) {
+        RecordChain chain;
+        std::vector<RecordId> ids;
+        for (uint32_t i = 0; i < count; ++i) {
+            ids.push_back(make(want));
+            arena_.append(chain, ids.back());
+        }
+        backlog_->accept(chain);
+        return ids;
+    }
+    // Pulls everything of the window as its worker would, asking for more.
+    std::vector<RecordId> pull_all(ReadyWindow& window) {
+        std::vector<RecordId> got;
+        for (;;) {
+            if (const RecordId id = window.pull())
+                got.push_back(id);
+            else if (window.leave())
+                return got;
+            if (window.wants_refill()) backlog_->refill(window.domain());
+        }
+    }
+    std::vector<RecordId> pull_announced() {
+        std::vector<RecordId> got;
+        while (!owner_.announced.empty()) {
+            ReadyWindow* window = owner_.announced.back();
+            owner_.announced.pop_back();
+            const auto some = pull_all(*window);
+            got.insert(got.end(), some.begin(), some.end());
+        }
+        return got;
+    }
+    std::map<DomainId, Backlog::DomainCounts> domains() {
+        std::map<DomainId, Backlog::DomainCounts> all;
+        backlog_->for_each_domain([&](const Backlog::DomainCounts& counts) { all[counts.domain] = counts; });
+        return all;
+    }
+
+    ShardLoop loop_;
+    RecordArena arena_;
+    RecordSupply supply_{arena_};
+    FileTable files_;
+    RetrySchedule schedule_{{1000}, 100'000};
+    Owner owner_;
+    FileSlot file_ = 0;
+    std::unique_ptr<Backlog> backlog_;
+};
+
+std::vector<RecordId> joined(std::vector<RecordId> first, const std::vector<RecordId>& second) {
+    first.insert(first.end(), second.begin(), second.end());
+    return first;
+}
+
+TEST_F(BacklogTest, HighPriorityGoesBeforeNormal) {
+    const auto window_full = accept({}, ReadyWindow::kCells);  // these are in the window already
+    const auto normal = accept({}, 20);
+    const auto high = accept({.priority = Priority::high}, 20);
+    EXPECT_EQ(backlog_->counts().ready, 40u);
+    ASSERT_EQ(owner_.announced.size(), 1u) << "one window, one announcement";
+    EXPECT_EQ(pull_announced(), joined(joined(window_full, high), normal));
+    EXPECT_EQ(backlog_->counts().ready, 0u);
+}
+
+TEST_F(BacklogTest, CampaignsTakeTurnsOfSixteen) {
+    const auto first = accept({.campaign = 100}, ReadyWindow::kCells);
+    for (LabelId campaign = 1; campaign <= 3; ++campaign) accept({.campaign = campaign}, campaign == 2 ? 20 : 40);
+    const auto got = pull_announced();
+    ASSERT_EQ(got.size(), ReadyWindow::kCells + 100u);
+    std::vector<std::pair<LabelId, int>> turns;
+    for (size_t i = ReadyWindow::kCells; i < got.size(); ++i) {
+        const LabelId campaign = arena_[got[i]].campaign;
+        if (turns.empty() || turns.back().first != campaign) turns.emplace_back(campaign, 0);
+        ++turns.back().second;
+    }
+    using Turn = std::pair<LabelId, int>;
+    EXPECT_THAT(turns, ElementsAre(Turn{1, 16}, Turn{2, 16}, Turn{3, 16}, Turn{1, 16}, Turn{2, 4}, Turn{3, 16},
+                                   Turn{1, 8}, Turn{3, 8}));
+}
+
+// A campaign that comes later does not wait for a million of another.
+TEST_F(BacklogTest, ALateCampaignHasItsTurnSoon) {
+    accept({.campaign = 1}, 5'000);
+    const auto late = accept({.campaign = 2}, 3);
+    const auto got = pull_announced();
+    ASSERT_EQ(got.size(), 5'003u);
+    EXPECT_LE(std::ranges::find(got, late.back()) - got.begin(), ReadyWindow::kCells + 2 * 16 + 3);
+}
+
+TEST_F(BacklogTest, WhatIsPutBackComesFirst) {
+    const auto ids = accept({}, 3 * ReadyWindow::kCells);
+    ReadyWindow& window = *owner_.announced.front();
+    const RecordId first = window.pull();
+    const RecordId second = window.pull();
+    EXPECT_EQ(first, ids[0]);
+    backlog_->put_back(second);
+    backlog_->put_back(first);
+    std::vector<RecordId> got;
+    for (uint32_t i = 0; i < ReadyWindow::kCells; ++i) got.push_back(window.pull());
+    backlog_->refill(1);
+    const auto rest = pull_announced();
+    got.insert(got.end(), rest.begin(), rest.end());
+    ASSERT_EQ(got.size(), ids.size());
+    // Behind what was in the window, before all that waited.
+    const auto at = [&](RecordId id) { return std::ranges::find(got, id) - got.begin(); };
+    EXPECT_LE(at(first), ReadyWindow::kCells);
+    EXPECT_LE(at(second), ReadyWindow::kCells);
+    EXPECT_EQ(std::set<RecordId>(got.begin(), got.end()).size(), ids.size());
+}
+
+TEST_F(BacklogTest, DeferredComesWhenDueAndNotBefore) {
+    const int64_t due_s = now_s() + 2;
+    const RecordId later = accept({.due_s = due_s});
+    const RecordId much_later = accept({.due_s = due_s + 3'600});
+    EXPECT_TRUE(owner_.announced.empty());
+    EXPECT_EQ(backlog_->counts().deferred, 2u);
+    EXPECT_EQ(backlog_->counts().next_due_s, due_s);
+    ASSERT_TRUE(loop_.run_until([&] { return !owner_.announced.empty(); }));
+    EXPECT_GE(now_s(), due_s);
+    EXPECT_LE(now_s(), due_s + 5);
+    EXPECT_THAT(pull_announced(), ElementsAre(later));
+    EXPECT_EQ(backlog_->counts().deferred, 1u);
+    EXPECT_EQ(backlog_->counts().next_due_s, due_s + 3'600);
+    EXPECT_EQ(arena_[later].due_s, 0u);
+    EXPECT_EQ(arena_[much_later].due_s, due_s + 3'600);
+}
+
+TEST_F(BacklogTest, AStormOfDueRecordsComesInParts) {
+    constexpr uint32_t kStorm = 25'000;
+    accept({.due_s = now_s() + 1}, kStorm);
+    ASSERT_TRUE(loop_.run_until([&] { return backlog_->counts().deferred < kStorm; }));
+    EXPECT_EQ(backlog_->counts().deferred, kStorm - 10'000);
+    ASSERT_TRUE(loop_.run_until([&] { return backlog_->counts().deferred == 0; }));
+    EXPECT_EQ(pull_announced().size(), kStorm);
+}
+
+TEST_F(BacklogTest, AParkedDomainKeepsItsRecordsAndIsQuiet) {
+    const RecordId in_window = accept({});
+    const auto announced = owner_.announced;
+    ASSERT_EQ(announced.size(), 1u);
+    announced.front()->abandon();  // its site is down
+    owner_.announced.clear();
+    backlog_->park(1, now_s() + 3'600, "the site is down");
+    const RecordId more = accept({});
+    const RecordId other = accept({.domain = 2});
+    ASSERT_EQ(owner_.announced.size(), 1u);
+    EXPECT_EQ(owner_.announced.front()->domain(), 2u);
+    EXPECT_THAT(pull_announced(), ElementsAre(other));
+    EXPECT_EQ(backlog_->counts().parked, 2u);
+    EXPECT_EQ(domains()[1].why, "the site is down");
+    EXPECT_EQ(domains()[1].ready, 2u);
+    EXPECT_GT(domains()[1].parked_until_s, now_s());
+    backlog_->unpark(1);
+    EXPECT_EQ(domains()[1].parked_until_s, 0);
+    EXPECT_EQ(backlog_->counts().parked, 0u);
+    EXPECT_THAT(pull_announced(), ElementsAre(in_window, more));
+}
+
+TEST_F(BacklogTest, AParkEndsByItselfAndTheLastOneCounts) {
+    backlog_->park(1, now_s() + 1, "short");
+    backlog_->park(1, now_s() + 3, "longer");
+    const int64_t until_s = now_s() + 3;
+    const RecordId id = accept({});
+    ASSERT_TRUE(loop_.run_until([&] { return !owner_.announced.empty(); }));
+    EXPECT_GE(now_s(), until_s);
+    EXPECT_THAT(pull_announced(), ElementsAre(id));
+}
+
+TEST_F(BacklogTest, AParkThatWasLiftedIsNoReasonToWait) {
+    accept({});
+    backlog_->park(1, now_s() + 3'600, "a look-up failed");
+    EXPECT_LT(backlog_->counts().next_due_s, INT64_MAX);
+    backlog_->unpark(1);
+    EXPECT_EQ(backlog_->counts().next_due_s, INT64_MAX);
+}
+
+TEST_F(BacklogTest, WhatIsTooOldExpiresWhereverItRests) {
+    const FileSlot old = add_file(now_s() - schedule_.max_age_s + 2);
+    const RecordId deferred = accept({.due_s = now_s() + 3'600, .file = old});
+    EXPECT_LE(backlog_->counts().next_due_s, now_s() + 2) << "it comes due to expire";
+    backlog_->park(2, now_s() + 3, "down");
+    const RecordId parked = accept({.domain = 2, .file = old});
+    const RecordId young = accept({.domain = 2});
+    ASSERT_TRUE(loop_.run_until([&] { return owner_.expired.size() == 2; }));
+    EXPECT_THAT(owner_.expired, ElementsAre(deferred, parked));
+    EXPECT_THAT(pull_announced(), ElementsAre(young));
+    EXPECT_EQ(backlog_->counts().ready, 0u);
+    EXPECT_EQ(backlog_->counts().deferred, 0u);
+}
+
+TEST_F(BacklogTest, AnIdleDomainIsForgotten) {
+    accept({.domain = 1});
+    accept({.domain = 2});
+    ASSERT_EQ(owner_.announced.size(), 2u);
+    ReadyWindow* held = owner_.announced.back();
+    held->add_reference();  // a shard still holds this one
+    pull_announced();
+    backlog_->refill(1);
+    backlog_->refill(2);
+    ASSERT_TRUE(loop_.run_until([&] { return domains().size() == 1; }));
+    EXPECT_TRUE(domains().contains(held->domain()));
+    EXPECT_TRUE(held->empty());
+    held->drop_reference();
+    ASSERT_TRUE(loop_.run_until([&] { return domains().empty(); }));
+}
+
+// A campaign's million domains, each of whose mail expired, must not stay for ever.
+TEST_F(BacklogTest, ADomainWhoseMailExpiredIsForgotten) {
+    const FileSlot old = add_file(now_s() - schedule_.max_age_s + 1);
+    accept({.domain = 1, .due_s = now_s() + 3'600, .file = old});
+    backlog_->park(2, now_s() + 2, "down");
+    accept({.domain = 2, .file = old});
+    backlog_->park(3, now_s() + 1, "down, and without mail");
+    ASSERT_TRUE(loop_.run_until([&] { return owner_.expired.size() == 2; }));
+    EXPECT_TRUE(loop_.run_until([&] { return domains().empty(); }, 5'000));
+}
+
+// A consumer may empty a window at any moment, also while the idle ones are looked at.
+TEST_F(BacklogTest, AWindowEmptiedInTheSweepIsSweptLater) {
+    struct Emptying final : BacklogOwner {
+        Backlog* backlog = nullptr;
+        bool site_is_down = false;
+        uint64_t pulled = 0;
+        void announce(ReadyWindow& window) override {
+            if (site_is_down) return window.abandon();
+            do {
+                while (window.pull()) ++pulled;
+            } while (!window.leave());
+            if (window.wants_refill()) backlog->refill(window.domain());
+        }
+        void expire(RecordId) override {}
+    } emptying;
+    backlog_ = std::make_unique<Backlog>(*loop_, arena_, files_, schedule_, emptying);
+    emptying.backlog = backlog_.get();
+    for (DomainId domain = 1; domain <= 500; ++domain) {
+        accept({.domain = domain}, 70);  // comes in two parts and leaves the domain idle
+        emptying.site_is_down = true;
+        accept({.domain = domain});  // rests in the window until the sweep finds it
+        emptying.site_is_down = false;
+    }
+    EXPECT_EQ(emptying.pulled, 500u * 70);
+    EXPECT_TRUE(loop_.run_until([&] { return domains().empty(); }));
+    EXPECT_EQ(emptying.pulled, 500u * 71);
+}
+
+// Random commands; a model that only knows where each record is.
+TEST_F(BacklogTest, LosesAndRepeatsNothingLikeItsModel) {
+    Random random(11);
+    enum class Place { backlog, pulled, expired };
+    std::map<RecordId, Place> model;
+    std::set<DomainId> parked;
+    std::vector<ReadyWindow*> rotation;
+    const FileSlot old = add_file(now_s() - schedule_.max_age_s - 1);
+    std::vector<RecordId> pulled;
+    auto take_announced = [&] {
+        for (ReadyWindow* window : owner_.announced) {
+            ASSERT_FALSE(parked.contains(window->domain())) << "a parked domain was announced";
+            ASSERT_EQ(std::ranges::count(rotation, window), 0);
+            rotation.push_back(window);
+        }
+        owner_.announced.clear();
+        for (const RecordId id : owner_.expired) {
+            ASSERT_EQ(arena_[id].file, old);
+            ASSERT_EQ(model.at(id), Place::backlog);
+            model[id] = Place::expired;
+        }
+        owner_.expired.clear();
+    };
+    for (int step = 0; step < 20'000; ++step) {
+        const DomainId domain = 1 + random.below(6);
+        switch (random.below(9)) {
+            case 0:
+            case 1: {
+                const Want want{domain, random.below(3), random.below(4) ? Priority::normal : Priority::high,
+                                random.below(3) ? 0 : now_s() + 1 + random.below(2),
+                                random.below(10) ? file_ : old};
+                for (const RecordId id : accept(want, 1 + random.below(30))) model[id] = Place::backlog;
+                break;
+            }
+            case 2:
+                if (!parked.insert(domain).second) break;
+                backlog_->park(domain, now_s() + 10'000, "test");
+                std::erase_if(rotation, [&](ReadyWindow* window) {
+                    if (window->domain() != domain) return false;
+                    window->abandon();
+                    return true;
+                });
+                break;
+            case 3:
+                if (parked.empty()) break;
+                backlog_->unpark(*parked.begin());
+                parked.erase(parked.begin());
+                break;
+            case 4:
+                if (pulled.empty()) break;
+                model[pulled.back()] = Place::backlog;
+                backlog_->put_back(pulled.back());
+                pulled.pop_back();
+                break;
+            case 5:
+                loop_->turn(0);
+                break;
+            default:
+                if (rotation.empty()) break;
+                const size_t at = random.below(static_cast<uint32_t>(rotation.size()));
+                ReadyWindow* window = rotation[at];
+                for (uint32_t n = random.below(80); n > 0; --n) {
+                    const RecordId id = window->pull();
+                    if (!id) {
+                        const DomainId empty = window->domain();
+                        if (window->leave()) rotation.erase(rotation.begin() + static_cast<ptrdiff_t>(at));
+                        backlog_->refill(empty);
+                        break;
+                    }
+                    ASSERT_EQ(model.at(id), Place::backlog);
+                    model[id] = Place::pulled;
+                    pulled.push_back(id);
+                    if (window->wants_refill()) backlog_->refill(window->domain());
+                }
+        }
+        take_announced();
+        if (HasFatalFailure()) return;
+    }
+    for (const DomainId domain : parked) backlog_->unpark(domain);
+    parked.clear();
+    auto left = [&] { return std::ranges::count(model, Place::backlog, &std::pair<const RecordId, Place>::second); };
+    EXPECT_TRUE(loop_.run_until([&] {
+        take_announced();
+        for (ReadyWindow* window : std::exchange(rotation, {}))
+            for (const RecordId id : pull_all(*window)) {
+                EXPECT_EQ(model.at(id), Place::backlog);
+                model[id] = Place::pulled;
+            }
+        return left() == 0;
+    }));
+    EXPECT_EQ(left(), 0);
+    const auto counts = backlog_->counts();
+    EXPECT_EQ(counts.ready + counts.deferred + counts.parked, 0u);
+    EXPECT_TRUE(loop_.run_until([&] { return domains().empty(); }));
+}
+
+}  // namespace
+}  // namespace postrider
