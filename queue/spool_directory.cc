@@ -17,6 +17,8 @@ namespace postrider {
 namespace {
 
 constexpr size_t kCopyBlock = 256 * 1024;
+constexpr unsigned kNamesakes = 1'000'000;
+constexpr char kReason[] = ".reason";
 
 int64_t mtime_ns(const struct stat& st) {
     return int64_t{st.st_mtim.tv_sec} * 1'000'000'000 + st.st_mtim.tv_nsec;
@@ -46,6 +48,23 @@ Result<FileDescriptor> take_lock(int root, const std::string& path) {
     if (auto put = files::write_at(lock->get(), pid.data(), pid.size(), 0); !put)
         return std::unexpected(put.error());
     return lock;
+}
+
+// Name in bad/ of the file refused under `name`; `number` tells namesakes apart.
+std::string bad_name(const std::string& name, unsigned number) {
+    constexpr size_t kSuffixRoom = 24;  // ".reason" and a number
+    const std::string base = name.substr(0, limits::kFileName - kSuffixRoom);
+    return number == 0 ? base : fmt::format("{}.{}", base, number);
+}
+
+bool same_octets(int a, int b) {
+    std::string first(kCopyBlock, 0), second(kCopyBlock, 0);
+    for (uint64_t offset = 0;; offset += first.size()) {
+        auto got = files::read_at(a, first.data(), first.size(), offset);
+        auto other = files::read_at(b, second.data(), second.size(), offset);
+        if (!got || !other || *got != *other || std::memcmp(first.data(), second.data(), *got) != 0) return false;
+        if (*got < first.size()) return true;
+    }
 }
 
 bool ends_with(const std::string& name, std::string_view ending) {
@@ -172,24 +191,25 @@ Result<void> SpoolDirectory::scan_active(const std::function<void(FileId)>& visi
     return {};
 }
 
+// EEXIST when there is such a file: it may be a producer's, refused earlier.
 Result<void> SpoolDirectory::write_reason(const std::string& bad_name, const std::string& why) const {
     const std::string line = why + "\n";
-    auto file = files::open_beneath(bad_.get(), bad_name + ".reason", O_WRONLY | O_CREAT | O_TRUNC, 0640);
+    auto file = files::open_beneath(bad_.get(), bad_name + kReason, O_WRONLY | O_CREAT | O_EXCL, 0640);
     if (!file) return std::unexpected(file.error());
     return files::write_all(file->get(), line.data(), line.size());
 }
 
+// The reason comes first: it reserves the name, and no file lies in bad/ without one.
 Result<std::string> SpoolDirectory::move_to_bad(int dir, const std::string& from, const std::string& name,
                                                 const std::string& why) const {
-    constexpr size_t kSuffixRoom = 24;  // ".reason" and a number
-    const std::string base = name.substr(0, limits::kFileName - kSuffixRoom);
-    for (unsigned number = 0; number < 1'000'000; ++number) {
-        const std::string target = number == 0 ? base : fmt::format("{}.{}", base, number);
-        auto moved = files::rename_no_replace(dir, from, bad_.get(), target);
-        if (!moved && moved.error().code == EEXIST) continue;
-        if (!moved) return std::unexpected(moved.error());
-        if (auto written = write_reason(target, why); !written) return std::unexpected(written.error());
-        return target;
+    for (unsigned number = 0; number < kNamesakes; ++number) {
+        const std::string target = bad_name(name, number);
+        auto written = write_reason(target, why);
+        if (!written && written.error().code == EEXIST) continue;
+        auto moved = written ? files::rename_no_replace(dir, from, bad_.get(), target) : written;
+        if (moved) return target;
+        (void)files::remove(bad_.get(), target + kReason);
+        if (moved.error().code != EEXIST) return std::unexpected(moved.error());
     }
     return fail("bad/ holds a million files of this name: " + name);
 }
@@ -206,22 +226,30 @@ Result<std::string> SpoolDirectory::refuse_active(FileId id, const std::string& 
 
 Result<std::string> SpoolDirectory::refuse_message(int from_fd, uint64_t offset, uint64_t size,
                                                    const std::string& name, const std::string& why) const {
-    // The name tells file and message, so a second pass after a crash writes the same file again.
-    auto target = files::open_beneath(bad_.get(), name, O_WRONLY | O_CREAT | O_TRUNC, 0640);
-    if (!target) return std::unexpected(target.error());
+    const std::string part = "." + name;  // until it is whole
+    auto copy = files::open_beneath(bad_.get(), part, O_RDWR | O_CREAT | O_TRUNC, 0640);
+    if (!copy) return std::unexpected(copy.error());
     std::string block(std::min<uint64_t>(size, kCopyBlock), 0);
     while (size > 0) {
-        const size_t part = std::min<uint64_t>(size, block.size());
-        auto got = files::read_at(from_fd, block.data(), part, offset);
+        const size_t most = std::min<uint64_t>(size, block.size());
+        auto got = files::read_at(from_fd, block.data(), most, offset);
         if (!got) return std::unexpected(got.error());
         if (*got == 0) break;
-        if (auto put = files::write_all(target->get(), block.data(), *got); !put)
+        if (auto put = files::write_all(copy->get(), block.data(), *got); !put)
             return std::unexpected(put.error());
         offset += *got;
         size -= *got;
     }
-    if (auto written = write_reason(name, why); !written) return std::unexpected(written.error());
-    return name;
+    // A second pass after a crash finds what the first one set aside; a namesake's message has other octets.
+    for (unsigned number = 0; number < kNamesakes; ++number) {
+        const std::string there = bad_name(name, number);
+        auto earlier = files::open_beneath(bad_.get(), there, O_RDONLY);
+        if (!earlier) break;
+        if (!same_octets(earlier->get(), copy->get())) continue;
+        (void)files::remove(bad_.get(), part);
+        return there;
+    }
+    return move_to_bad(bad_.get(), part, name, why);
 }
 
 }  // namespace postrider

@@ -62,7 +62,7 @@ class SpoolDirectory {
     // Moves to bad/ (numeric suffix when the name is taken) and writes <name>.reason beside it. Returns the name there.
     Result<std::string> refuse_incoming(int dir, const std::string& name, const std::string& why) const;
     Result<std::string> refuse_active(FileId id, const std::string& name, const std::string& why) const;
-    // Sets a message of a batch file aside as bad/<name>.<number>.eml with its reason.
+    // Sets a message of a batch file aside as bad/<name> with its reason. Again after a crash: the same file, once.
     Result<std::string> refuse_message(int from_fd, uint64_t offset, uint64_t size, const std::string& name,
                                        const std::string& why) const;
 
