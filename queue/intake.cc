@@ -60,7 +60,10 @@ class Intake::JobHandler final : public SpoolHandler {
     JobHandler(Intake& intake, Job& job) : intake_(intake), job_(job) {}
 
     void on_recipient(const RecipientView& recipient) override {
-        if (auto domain = intern(recipient.domain))
+        // Its size has 16 bits in the index; only comments in a header can make it longer.
+        if (recipient.where.size > UINT16_MAX)
+            on_refused_recipient(recipient.address, Error{0, "the address is over 65535 octets with its comments"});
+        else if (auto domain = intern(recipient.domain))
             job_.writer->add_recipient(recipient.where, *domain), ++count_;
         else
             on_refused_recipient(recipient.address, domain.error());

@@ -10,7 +10,7 @@
 namespace postrider {
 namespace {
 
-constexpr char kMagic[8] = {'P', 'R', 'I', 'D', 'X', 0, 0, 1};
+constexpr char kMagic[8] = {'P', 'R', 'I', 'D', 'X', 0, 0, 2};
 constexpr size_t kBlock = 256 * 1024;
 
 uint32_t header_checksum(const IndexHeader& header) {
@@ -62,7 +62,7 @@ void IndexWriter::add_message(const Envelope& envelope, const Content& content) 
     entry.campaign = static_cast<uint16_t>(envelope.campaign.size());
     entry.tenant = static_cast<uint16_t>(envelope.tenant.size());
     entry.pool = static_cast<uint16_t>(envelope.pool.size());
-    entry.removed = static_cast<uint16_t>(content.removed.size());
+    entry.removed = static_cast<uint32_t>(content.removed.size());
     entry.form = content.form;
     entry.flags = static_cast<uint8_t>((content.eight_bit ? MessageEntry::kEightBit : 0) |
                                        (content.crlf_only ? MessageEntry::kCrlfOnly : 0) |

@@ -27,7 +27,7 @@ inline constexpr char kIndexSuffix[] = ".idx";
 inline constexpr size_t kIndexUnit = 16;
 
 struct IndexHeader {
-    char magic[8];  // "PRIDX\0\0\1", the last octet is the version
+    char magic[8];  // "PRIDX\0\0\2", the last octet is the version
     uint64_t file_id;
     uint64_t file_size;
     int64_t file_mtime_ns;
@@ -56,12 +56,12 @@ struct MessageEntry {
     uint64_t offset, size, wire_size;
     uint32_t not_before_s;
     uint16_t sender, envid, job, campaign, tenant, pool;  // lengths of the texts behind the entry
-    uint16_t removed;                                     // ranges behind the texts
+    uint32_t removed;                                     // ranges behind the texts
     StoredForm form;
     uint8_t flags;
     Priority priority;
     DsnReturn ret;
-    uint8_t reserved[10];
+    uint8_t reserved[8];
 
     static constexpr uint8_t kEightBit = 1, kCrlfOnly = 2, kDots = 4, kSmtpUtf8 = 8,
                              kRefused = 16;
