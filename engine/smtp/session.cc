@@ -37,7 +37,13 @@ SessionFailure Session::failed(Phase phase, Trouble trouble, std::string_view de
     return failure;
 }
 
+// Of a reply that does not accept: a refusal, or the answer to another command (a greeting of 250, a 354 to EHLO).
 SessionFailure Session::refused(Phase phase, const Reply& reply) {
+    if (answer(phase, reply) != Answer::refused) {
+        std::string said;
+        log_text(reply, said);
+        return failed(phase, Trouble::out_of_step, said);
+    }
     const Refusal refusal = judge_refusal(phase, reply, false);
     SessionFailure failure{Trouble::lost, {}};
     failure.outcome.kind = refusal.kind;
@@ -119,9 +125,10 @@ Task<std::optional<SessionFailure>> Session::start_tls() {
     append_starttls(out_);
     const Answered go = co_await command(Phase::starttls);
     if (!go.reply) co_return failed(Phase::starttls, go.trouble, connection_.error_text());
-    if (answer(Phase::starttls, *go.reply) != Answer::accepted) {
+    const Answer said = answer(Phase::starttls, *go.reply);
+    if (said != Answer::accepted) {
         // RFC 3207 4: refused; go on in clear if the policy lets us (FAULTS 60).
-        if (options_.tls == TlsUse::required || go.reply->code == 421)
+        if (options_.tls == TlsUse::required || go.reply->code == 421 || said == Answer::out_of_step)
             co_return refused(Phase::starttls, *go.reply);
         co_return std::nullopt;
     }
@@ -130,7 +137,12 @@ Task<std::optional<SessionFailure>> Session::start_tls() {
     tls_ = co_await connection_.start_tls(*options_.tls_context, options_.peer_name, deadline(Phase::starttls));
     if (!tls_.ok) co_return failed(Phase::starttls, Trouble::tls_failed, tls_.error);
     // RFC 3207 4.2: what was known before the handshake is forgotten.
-    co_return co_await say_ehlo();
+    auto failure = co_await say_ehlo();
+    if (failure) {  // FAULTS 63: as if the handshake had failed, and no bounce
+        failure->trouble = Trouble::tls_failed;
+        if (failure->outcome.kind == OutcomeKind::bounced) failure->outcome.kind = OutcomeKind::transient;
+    }
+    co_return failure;
 }
 
 // ---- carrying
@@ -251,8 +263,12 @@ void Session::settle(SessionFeed& feed, OutgoingMessage*& message) {
 // The session ends here; both transactions are settled by what is known of each.
 SessionEnd Session::lose(SessionFeed& feed, Trouble trouble, std::string_view detail) {
     SessionEnd end;
-    end.stumbled = next_ != nullptr && (trouble == Trouble::bad_reply || trouble == Trouble::out_of_step ||
-                                        trouble == Trouble::premature_reply);
+    const bool out_of_step = trouble == Trouble::bad_reply || trouble == Trouble::out_of_step ||
+                             trouble == Trouble::premature_reply;
+    // A host that throws away what follows the dot never answers the MAIL that was there.
+    const bool unheard = trouble == Trouble::timeout && overlapped_ && current_ &&
+                         current_->transaction.awaits() == Phase::mail;
+    end.stumbled = unheard || (out_of_step && (next_ || overlapped_));
     for (OutgoingMessage** message : {&current_, &next_}) {
         if (!*message) continue;
         (*message)->transaction.on_session_lost(trouble, detail);
@@ -265,6 +281,7 @@ Task<SessionEnd> Session::carry(SessionFeed& feed) {
     using Step = Transaction::Step;
     for (;;) {
         if (!current_) {
+            overlapped_ = false;
             while ((current_ = feed.next(capabilities_)) != nullptr && !begin(*current_)) settle(feed, current_);
             if (!current_) co_return SessionEnd{.reusable = true, .may_quit = true};
             // FAULTS 14, 29: nothing may stand here before we have spoken.
@@ -313,11 +330,13 @@ Task<SessionEnd> Session::carry(SessionFeed& feed) {
                 reset_first_ = step == Step::done_reset_first;
                 settle(feed, current_);
                 current_ = std::exchange(next_, nullptr);
+                overlapped_ = current_ != nullptr;
                 break;
             case Step::end_session: {
                 const bool may_quit = current_->transaction.may_quit() && !next_;
+                const bool refused = parser_.reply().transient() || parser_.reply().permanent();
                 settle(feed, current_);
-                SessionEnd end = lose(feed, Trouble::lost);
+                SessionEnd end = lose(feed, refused ? Trouble::lost : Trouble::out_of_step);
                 end.may_quit = may_quit;
                 co_return end;
             }

@@ -130,3 +130,4 @@ class Session {
 };
 
 }  // namespace postrider
+    bool overlapped_ = false;  // the envelope of current_ left behind another's dot
