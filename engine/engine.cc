@@ -115,6 +115,7 @@ Result<void> Engine::start_shards() {
     // No shard takes a file from new/ before every shard has listed active/: the names decide who claims, the ids who
     // recovers, and a shard that listed late would recover, and send again, what another had just claimed.
     auto all_have_listed = std::make_shared<std::latch>(static_cast<std::ptrdiff_t>(shared.shards));
+    ended_.resize(shared.shards);
     for (size_t i = 0; i < shared.shards; ++i) {
         std::promise<Result<Shard*>> promise;
         made.push_back(promise.get_future());
@@ -129,7 +130,9 @@ Result<void> Engine::start_shards() {
                 return;
             }
             ready.set_value(shard->get());
-            if (!(*shard)->run()) {
+            if ((*shard)->run()) {
+                ended_[i] = std::move(*shard);
+            } else {
                 clean_ = false;
                 (void)shard->release();  // connections are still in flight: the process ends with them
             }
@@ -160,33 +163,41 @@ Engine::~Engine() {
 }
 
 void Engine::stop() {
+    std::scoped_lock lock(shards_mutex_);
     for (Shard* shard : shards_) shard->stop();
 }
 
 void Engine::stop_at_once() {
+    std::scoped_lock lock(shards_mutex_);
     for (Shard* shard : shards_) shard->stop_at_once();
 }
 
 void Engine::reopen_log() {
+    std::scoped_lock lock(shards_mutex_);
     for (Shard* shard : shards_) shard->reopen_log();
 }
 
 bool Engine::join() {
     for (auto& thread : threads_) thread.join();
     threads_.clear();
+    std::scoped_lock lock(shards_mutex_);
     shards_.clear();
+    ended_.clear();
     return clean_;
 }
 
 void Engine::on_each_shard(const std::function<void(Shard&)>& call) {
     std::vector<std::future<void>> done;
-    for (Shard* shard : shards_) {
-        auto promise = std::make_shared<std::promise<void>>();
-        done.push_back(promise->get_future());
-        shard->call([&call, promise](Shard& here) {
-            call(here);
-            promise->set_value();
-        });
+    {
+        std::scoped_lock lock(shards_mutex_);
+        for (Shard* shard : shards_) {
+            auto promise = std::make_shared<std::promise<void>>();
+            done.push_back(promise->get_future());
+            shard->call([&call, promise](Shard& here) {
+                call(here);
+                promise->set_value();
+            });
+        }
     }
     // A shard that ends meanwhile drops the call, and with it the promise: that ends the wait too.
     for (auto& future : done) future.wait();

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -32,7 +33,7 @@ class Engine {
 
     const Config& config() const { return shared_->config; }
     SharedState& shared() { return *shared_; }
-    size_t shards() const { return shards_.size(); }
+    size_t shards() const { return shared_->shards; }
     Totals totals() const;
     const RecoveryReport& recovery() const { return report_; }
 
@@ -52,7 +53,10 @@ class Engine {
 
     std::unique_ptr<SharedState> shared_;
     RecoveryReport report_;
-    std::vector<Shard*> shards_;  // each is its thread's; valid until join()
+    std::mutex shards_mutex_;     // the list: admin threads ask while join() ends it
+    std::vector<Shard*> shards_;  // each is its thread's while it runs; valid until join()
+    // By number, once their threads have ended: until the last one has, mail, windows and calls may still point at them.
+    std::vector<std::unique_ptr<Shard>> ended_;
     std::vector<std::thread> threads_;
     std::atomic<size_t> running_{0};
     std::atomic<bool> clean_{true};

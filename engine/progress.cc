@@ -14,6 +14,7 @@ constexpr MonoNs kFileEveryNs = 5 * kNsPerSecond;
 
 std::string duration(double seconds) {
     const auto s = static_cast<uint64_t>(seconds + 0.5);
+    if (s >= 86'400) return "over a day";
     if (s >= 3600) return fmt::format("{}h{:02}m", s / 3600, s / 60 % 60);
     if (s >= 60) return fmt::format("{}m{:02}s", s / 60, s % 60);
     return fmt::format("{}s", s);

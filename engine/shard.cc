@@ -86,7 +86,7 @@ Result<void> Shard::build() {
     backlog_ = std::make_unique<Backlog>(*reactor_, shared_.arena, shared_.files, shared_.schedule, *this);
     context_ = std::make_unique<EgressContext>(
         EgressContext{*reactor_, *resolver_, health_, buffers_, *shared_.tls, reader_, shared_.arena,
-                      shared_.sockets, shared_.sources, config.smtp.prohibited_hosts, config.smtp.port, *this, gate_});
+                      shared_.sockets, addresses_, shared_.sources, config.smtp.prohibited_hosts, config.smtp.port, *this, gate_});
     dispatcher_ = std::make_unique<Dispatcher>(*context_, *this, shared_.sites, config.shaping, shared_.shards);
     intake_ = std::make_unique<Intake>(*reactor_, shared_.shards, *shared_.spool, shared_.files, shared_.arena,
                                        supply_, shared_.domains, shared_.labels, shared_.content_rules, *this);
@@ -137,12 +137,14 @@ bool Shard::drain() {
     auto in_time = [&] { return reactor_->now_ms() < until_ms && stopping_.load() < 2; };
     auto turn = [&] {
         reactor_->turn(reactor_->now_ns() + 5 * kNsPerMs);
+        if (has_calls_.load(std::memory_order_acquire)) run_calls();
         count();
     };
     while ((!gate_.empty() || !intake_->idle_now()) && in_time()) turn();
     const bool clean = gate_.empty();
     ++shared_.drained;
     while (shared_.drained.load() < shared_.shards && in_time()) turn();
+    turn();  // what the others posted before they had drained
     intake_->close();
     while (!intake_->closed()) turn();
     if (clean) {
@@ -291,11 +293,12 @@ void Shard::send_window(Site& site, ReadyWindow& window, int64_t expires_ms) {
                                         static_cast<uint64_t>(expires_ms)});
 }
 
-void Shard::invite(Site& site, ReadyWindow& window) {
+void Shard::invite(Site& site, ReadyWindow& window, int64_t expires_ms) {
     for (ShardId to = 0; to < shared_.shards; ++to) {
         if (to == reactor_->shard()) continue;
         window.add_reference();
-        reactor_->post(to, Mail{kWindow, 0, site.id(), reinterpret_cast<uint64_t>(&window), UINT64_MAX >> 1});
+        reactor_->post(to, Mail{kWindow, 0, site.id(), reinterpret_cast<uint64_t>(&window),
+                                static_cast<uint64_t>(expires_ms)});
     }
 }
 

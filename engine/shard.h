@@ -99,7 +99,7 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     bool expired(RecordId id) override;
     void refill(DomainId domain) override;
     void park(DomainId domain, int64_t until_s, const std::string& why) override;
-    void invite(Site& site, ReadyWindow& window) override;
+    void invite(Site& site, ReadyWindow& window, int64_t expires_ms) override;
     int64_t retry_wait_s(uint32_t attempts) override;
     // DispatcherOwner
     void send_window(Site& site, ReadyWindow& window, int64_t expires_ms) override;
@@ -146,6 +146,7 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     BufferPool buffers_;
     RecordSupply supply_;
     HostHealth health_;
+    AddressPool addresses_;
     MessageReader reader_;
     std::unique_ptr<AresResolver> resolver_;
     std::unique_ptr<DeliveryLog> log_;

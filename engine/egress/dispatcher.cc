@@ -10,6 +10,7 @@ namespace {
 constexpr int64_t kDnsRetryFirstS = 60;
 constexpr int64_t kDnsRetryLongestS = 600;
 constexpr size_t kBouncesAtOnce = 200;
+constexpr size_t kAddressesKept = 1024;
 
 Outcome outcome_of(Trouble trouble, const std::string& detail) {
     const Verdict& verdict = judge(trouble);
@@ -40,6 +41,7 @@ Dispatcher::Dispatcher(EgressContext& context, DispatcherOwner& owner, SiteTable
     : context_(context), owner_(owner), sites_(sites), shaping_(shaping), shards_(shards) {}
 
 void Dispatcher::announce(ReadyWindow& window) {
+    if (draining_) return window.abandon();
     Binding& binding = bindings_[window.domain()];
     if (binding.site && binding.expires_ms > context_.reactor.now_ms())
         return owner_.send_window(*binding.site, window, binding.expires_ms);
@@ -85,6 +87,11 @@ Task<void> Dispatcher::bounce_all(ReadyWindow& window, const MailRoute& route) {
     for (;;) {
         for (size_t i = 0; i < kBouncesAtOnce; ++i) {
             const RecordId id = window.pull();
+            if (draining_) {
+                if (id) context_.owner.put_back(id);
+                window.abandon();
+                co_return;
+            }
             if (!id) {
                 context_.owner.refill(window.domain());
                 if (!window.empty()) continue;
@@ -117,14 +124,16 @@ void Dispatcher::park_domain(ReadyWindow& window, Binding& binding, const MailRo
 }
 
 void Dispatcher::attach(Site& site, ReadyWindow& window, int64_t expires_ms) {
+    // Nothing is kept at the end: the window may belong to a shard that has nothing more to do.
+    if (draining_) return is_home(site) ? window.abandon() : window.drop_reference();
     auto& worker = workers_[site.id()];
     if (!worker) worker = std::make_unique<SiteWorker>(context_, site, is_home(site));
-    if (draining_) worker->drain();
     worker->attach(window, expires_ms);
 }
 
 void Dispatcher::tick() {
-    for (auto& [id, worker] : workers_) worker->pump();
+    for (auto& [id, worker] : workers_) worker->tick();
+    if (context_.addresses.size() > kAddressesKept) context_.addresses.sweep();
     // An invited shard goes when it has nothing to do here, so that the home shard gets its share back.
     std::erase_if(workers_, [&](const auto& entry) {
         return entry.second->unused() && !is_home(entry.second->site());

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "dns/candidates.h"
+#include "engine/egress/address_pool.h"
 #include "engine/egress/site.h"
 #include "engine/smtp/session.h"
 #include "queue/message_reader.h"
@@ -48,8 +49,8 @@ class EgressOwner {
     // To the domain's home: the window wants more; nothing of the domain until then; bind the domain again.
     virtual void refill(DomainId domain) = 0;
     virtual void park(DomainId domain, int64_t until_s, const std::string& why) = 0;
-    // To other shards: help with this window, which comes with a reference.
-    virtual void invite(Site& site, ReadyWindow& window) = 0;
+    // To other shards: help with this window, which comes with a reference, until the domain's binding expires.
+    virtual void invite(Site& site, ReadyWindow& window, int64_t expires_ms) = 0;
     // The wait before attempt `attempts` + 1, in seconds.
     virtual int64_t retry_wait_s(uint32_t attempts) = 0;
 };
@@ -64,6 +65,7 @@ struct EgressContext {
     MessageReader& reader;
     RecordArena& arena;
     SocketBudget& sockets;
+    AddressPool& addresses;
     const std::vector<EgressSource>& sources;
     const AddressBlocks& prohibited;
     uint16_t port = 25;

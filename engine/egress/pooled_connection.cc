@@ -14,7 +14,7 @@ OutgoingMessage* PooledConnection::next(const Capabilities& capabilities) {
         retiring = true;
         return nullptr;
     }
-    QueuedMessage* message = worker.pull();
+    QueuedMessage* message = worker.pull(capabilities.rcpt_max);
     if (!message) return nullptr;
     ++deliveries;
     if (began_ns == 0) began_ns = worker.context_.reactor.now_ns();
@@ -32,11 +32,79 @@ void PooledConnection::settled(OutgoingMessage& message) {
     worker.served_in(std::max(0.001, static_cast<double>(now_ns - began_ns) / static_cast<double>(kNsPerMs)));
     began_ns = now_ns;
     bool requeued = false;
-    for (size_t i = 0; i < queued.transaction.size(); ++i)
+    for (size_t i = 0; i < queued.transaction.size(); ++i) {
         requeued |= queued.transaction.outcome(i).kind == OutcomeKind::requeued;
+        fruitful |= queued.transaction.outcome(i).kind == OutcomeKind::delivered;
+    }
     worker.settle_all(queued, place());
     if (requeued) return;
     worker.site_.served();
+}
+
+void wake_waiting(AddressPool::Address& address, size_t count) {
+    for (; count > 0 && !address.waiting.empty(); --count) {
+        PooledConnection* first = address.waiting.front();
+        first->stop_waiting();
+        first->wake.notify();
+    }
+}
+
+void PooledConnection::rest() {
+    resting = true;
+    wake.clear();
+    began_ns = 0;
+    worker.idle_.push_back(this);
+    at->resting.push_back(this);
+    connection->on_idle_event([this] {
+        stop_resting();
+        wake.notify();
+    });
+    if (resting) wake_waiting(*at, 1);
+}
+
+void PooledConnection::stop_resting() {
+    if (!std::exchange(resting, false)) return;
+    std::erase(worker.idle_, this);
+    std::erase(at->resting, this);
+}
+
+void PooledConnection::take_over_from(PooledConnection& other) {
+    other.stop_resting();
+    other.connection->on_idle_event({});
+    other.taken = true;
+    connection = std::move(other.connection);
+    session = std::move(other.session);
+    at = std::exchange(other.at, nullptr);
+    deliveries = other.deliveries;
+    session_high = other.session_high;
+    session_low = other.session_low;
+    reused = true;
+    other.wake.notify();
+}
+
+void PooledConnection::wait_at(AddressPool::Address& where) {
+    wake.clear();
+    waits_at = &where;
+    where.waiting.push_back(this);
+}
+
+void PooledConnection::stop_waiting() {
+    if (!waits_at) return;
+    std::erase(waits_at->waiting, this);
+    waits_at = nullptr;
+}
+
+void PooledConnection::opened_at(AddressPool::Address& where) {
+    at = &where;
+    ++where.open;
+    where.failure.reset();
+    wake_waiting(where, 2);
+}
+
+void PooledConnection::closed() {
+    if (!at) return;
+    --at->open;
+    wake_waiting(*std::exchange(at, nullptr), 1);
 }
 
 AttemptPlace PooledConnection::place() const {

@@ -17,6 +17,17 @@ class PooledConnection final : public SessionFeed {
     void before_dot(OutgoingMessage& message) override;
     void settled(OutgoingMessage& message) override;
 
+    // At rest, until woken or taken over by another site.
+    void rest();
+    void stop_resting();
+    void take_over_from(PooledConnection& other);
+    // Waits for a connection at rest or the right to open one.
+    void wait_at(AddressPool::Address& where);
+    void stop_waiting();
+    // The connection is open, or closed; whoever waits for that is woken.
+    void opened_at(AddressPool::Address& where);
+    void closed();
+
     AttemptPlace place() const;
     void remember_place(const Candidate& candidate);
 
@@ -32,6 +43,15 @@ class PooledConnection final : public SessionFeed {
     uint32_t deliveries = 0;
     MonoNs began_ns = 0;  // of the transaction at hand; 0: at rest
     bool retiring = false;
+    bool fruitful = false;  // a recipient was accepted for good
+    bool resting = false;
+    bool reused = false;  // taken over from another site
+    bool taken = false;   // another site has taken the connection over
+    AddressPool::Address* at = nullptr;       // where the connection is open
+    AddressPool::Address* waits_at = nullptr;
 };
+
+// Lets so many of those who wait look again.
+void wake_waiting(AddressPool::Address& address, size_t count);
 
 }  // namespace postrider

@@ -13,6 +13,7 @@ namespace {
 constexpr DurationMs kOpenAgainMs = 1'000;   // after a connection could not be opened beside living ones
 constexpr DurationMs kLocalFaultMs = 1'000;  // no descriptors, no memory, no ports
 constexpr DurationMs kInviteEveryMs = 5;
+constexpr DurationMs kIdleBesideOpeningMs = 1'000;
 constexpr double kBusy = 0.85;  // of the shard's time
 constexpr size_t kWindowsLookedAt = 64;
 
@@ -74,6 +75,14 @@ SiteWorker::~SiteWorker() {
 // ---- windows
 
 void SiteWorker::attach(ReadyWindow& window, int64_t expires_ms) {
+    // A helper is asked every few milliseconds; it serves a window once.
+    auto held = home_ ? rotation_.end()
+                      : std::ranges::find_if(rotation_, [&](const Attachment& each) { return each.window == &window; });
+    if (held != rotation_.end()) {
+        held->expires_ms = expires_ms;
+        window.drop_reference();
+        return;
+    }
     rotation_.push_back({&window, expires_ms});
     if (parked_until_ms_ > context_.reactor.now_ms()) {
         leave_rotation(rotation_.size() - 1, true);
@@ -112,15 +121,15 @@ bool SiteWorker::worthwhile(uint64_t mail) const {
 }
 
 // The next message of the domain whose turn it is; null when nothing waits.
-QueuedMessage* SiteWorker::pull() {
-    while (!rotation_.empty()) {
+QueuedMessage* SiteWorker::pull(uint32_t rcpt_max) {
+    while (!rotation_.empty() && no_loading_before_ms_ <= context_.reactor.now_ms()) {
         if (turn_ >= rotation_.size()) turn_ = 0;
         Attachment& attachment = rotation_[turn_];
         ReadyWindow& window = *attachment.window;
-        if (home_ && attachment.expires_ms <= context_.reactor.now_ms()) {
+        if (attachment.expires_ms <= context_.reactor.now_ms()) {
             const DomainId domain = window.domain();  // its MX may have changed: bind it again
             leave_rotation(turn_, true);
-            context_.owner.refill(domain);
+            if (home_) context_.owner.refill(domain);
             continue;
         }
         const RecordId id = window.pull();
@@ -137,7 +146,7 @@ QueuedMessage* SiteWorker::pull() {
         }
         ++turn_;
         auto message = spare();
-        if (fill(*message, id, window)) return message.release();
+        if (fill(*message, id, window, rcpt_max)) return message.release();
         spares_.push_back(std::move(message));
     }
     return nullptr;
@@ -151,8 +160,8 @@ std::unique_ptr<QueuedMessage> SiteWorker::spare() {
 }
 
 // Loads the message and gathers its recipients of this domain. False: nothing is left of it to send.
-bool SiteWorker::fill(QueuedMessage& message, RecordId first, ReadyWindow& window) {
-    const Record& record = context_.arena[first];
+bool SiteWorker::fill(QueuedMessage& message, RecordId first, ReadyWindow& window, uint32_t rcpt_max) {
+    const Record record = context_.arena[first];  // a copy: it may be settled, and used again, before we are done
     Transaction& transaction = message.transaction;
     transaction.reset();
     if (auto loaded = context_.reader.load(record, message.loaded); !loaded) {
@@ -163,7 +172,7 @@ bool SiteWorker::fill(QueuedMessage& message, RecordId first, ReadyWindow& windo
                                     : Trouble::file_unreadable;
         if (trouble == Trouble::no_descriptors) {
             context_.owner.put_back(first);
-            no_opening_before_ms_ = context_.reactor.now_ms() + kLocalFaultMs;
+            no_loading_before_ms_ = context_.reactor.now_ms() + kLocalFaultMs;
         } else {
             context_.owner.settle_unsent(first, failure_of(trouble, Phase::content, loaded.error().text).outcome, true);
         }
@@ -177,18 +186,21 @@ bool SiteWorker::fill(QueuedMessage& message, RecordId first, ReadyWindow& windo
                             {.wire_size = loaded.content.wire_size, .eight_bit = loaded.content.eight_bit,
                              .smtputf8 = loaded.envelope.smtputf8, .ret = loaded.envelope.ret,
                              .envid = loaded.envelope.envid});
-    const uint32_t most = site_.shaping()->max_recipients_per_batch.value;
+    const uint32_t batch = site_.shaping()->max_recipients_per_batch.value;
+    const uint32_t most = rcpt_max ? std::min(batch, rcpt_max) : batch;
     const uint32_t tag = ReadyWindow::message_tag(record);
     add_recipient(message, first);
+    bool refilled = false;  // once without a find: what is first in the window then is another message
     while (transaction.size() < most) {
         const RecordId id = window.pull_same(tag);
         if (!id) {
             // The rest of a long list may still be on its way into the window.
-            if (loaded.recipients <= ReadyWindow::kCells || !window.wants_refill()) break;
+            if (refilled || loaded.recipients <= ReadyWindow::kCells || !window.wants_refill()) break;
             context_.owner.refill(window.domain());
-            if (window.empty()) break;
+            refilled = true;
             continue;
         }
+        refilled = false;
         if (!context_.arena[id].same_message(record)) {  // tags are hashes
             context_.owner.put_back(id);
             break;
@@ -256,18 +268,19 @@ size_t SiteWorker::source_count() const {
 
 void SiteWorker::pump() {
     const int64_t now_ms = context_.reactor.now_ms();
-    if (rotation_.empty() || draining_ || parked_until_ms_ > now_ms) return;
+    if (rotation_.empty() || draining_ || parked_until_ms_ > now_ms || no_loading_before_ms_ > now_ms) return;
     uint64_t mail = waiting();
     while (mail > 0 && !idle_.empty()) {
         PooledConnection* pooled = idle_.back();
-        idle_.pop_back();
+        pooled->stop_resting();
         pooled->wake.notify();
         --mail;
     }
     const bool busy = context_.reactor.busy() >= kBusy;
     if (home_ && busy && mail > 0 && now_ms - invited_ms_ >= kInviteEveryMs) {
         invited_ms_ = now_ms;
-        for (auto& attachment : rotation_) context_.owner.invite(site_, *attachment.window);
+        for (auto& attachment : rotation_)
+            context_.owner.invite(site_, *attachment.window, attachment.expires_ms);
     }
     if (now_ms < no_opening_before_ms_) return;
     const auto most = std::min(window_, allowed_at_most());
@@ -290,10 +303,29 @@ void SiteWorker::pump() {
     }
 }
 
+// Without a connection nobody pulls, and nobody sees that others have emptied the windows held here: the domains could
+// not be forgotten, and a helper would keep its share of the site's connections from those who need it.
+void SiteWorker::tick() {
+    const int64_t now_ms = context_.reactor.now_ms();
+    for (size_t i = connections_.empty() ? rotation_.size() : 0; i-- > 0;)
+        if (rotation_[i].window->empty() || (!home_ && rotation_[i].expires_ms <= now_ms)) leave_rotation(i, !home_);
+    pump();
+}
+
 void SiteWorker::drain() {
     draining_ = true;
-    for (PooledConnection* pooled : idle_) pooled->wake.notify();
-    idle_.clear();
+    for (auto& pooled : connections_)
+        if (pooled->waits_at) {
+            pooled->stop_waiting();
+            pooled->wake.notify();
+        }
+    // Windows are their home shards' own, which end in any order: none is kept for longer than it is served.
+    while (!rotation_.empty()) leave_rotation(rotation_.size() - 1, true);
+    while (!idle_.empty()) {
+        PooledConnection* pooled = idle_.back();
+        pooled->stop_resting();
+        pooled->wake.notify();
+    }
 }
 
 Task<void> SiteWorker::run(PooledConnection& pooled) {
@@ -302,8 +334,10 @@ Task<void> SiteWorker::run(PooledConnection& pooled) {
     const bool opened = co_await open(pooled);
     --connecting_;
     if (opened) {
-        ++opened_;
-        if (pooled.connection->secured()) ++opened_tls_;
+        if (!pooled.reused) {
+            ++opened_;
+            if (pooled.connection->secured()) ++opened_tls_;
+        }
         ++live_;
         co_await serve(pooled);
         --live_;
@@ -312,7 +346,7 @@ Task<void> SiteWorker::run(PooledConnection& pooled) {
     pump();
 }
 
-// Finds a host that takes a session. On failure everything is told and closed.
+// Finds a host that takes a session.
 Task<bool> SiteWorker::open(PooledConnection& pooled) {
     auto found = co_await candidates(context_.resolver, context_.reactor, site_.route(), context_.health,
                                      context_.prohibited, context_.port);
@@ -322,12 +356,54 @@ Task<bool> SiteWorker::open(PooledConnection& pooled) {
         could_not_open(pooled, failure_of(trouble, Phase::connect, found.why), nullptr);
         co_return false;
     }
+    const Candidate& best = found.list.front();
+    auto& address = context_.addresses.at(best.address, pooled.source);
+    const Turn turn = co_await wait_turn(pooled, best);
+    // Who was woken and needs no more passes it on.
+    if (!address.resting.empty() || address.may_open()) wake_waiting(address, 1);
+    switch (turn) {
+        case Turn::taken_over: co_return true;
+        case Turn::gives_up: co_return false;
+        case Turn::shares_failure:
+            pooled.remember_place(best);
+            could_not_open(pooled, *address.failure, &best);
+            co_return false;
+        case Turn::opens: break;
+    }
+    ++address.opening;
+    const bool opened = co_await dial_candidates(pooled, found.list);
+    --address.opening;
+    // A failure of an address at which nothing is open is everybody's who waits for it.
+    wake_waiting(address, opened || address.open > 0 ? 2 : address.waiting.size());
+    co_return opened;
+}
+
+// Until another site's connection can be taken over, or the pace of the address allows to open one.
+Task<SiteWorker::Turn> SiteWorker::wait_turn(PooledConnection& pooled, const Candidate& best) {
+    auto& address = context_.addresses.at(best.address, pooled.source);
+    const int64_t until_ms = context_.reactor.now_ms() + pooled.shaping->connect_timeout.value;
+    bool waited = false;
+    for (;;) {
+        if (draining_ || rotation_.empty()) co_return Turn::gives_up;  // others have taken the mail meanwhile
+        if (take_over(pooled, best)) co_return Turn::taken_over;
+        if (waited && address.failure && address.open == 0) co_return Turn::shares_failure;
+        if (address.may_open() || context_.reactor.now_ms() >= until_ms) co_return Turn::opens;
+        pooled.wait_at(address);
+        (void)co_await pooled.wake.wait(until_ms);
+        pooled.stop_waiting();
+        waited = true;
+    }
+}
+
+// Dials and opens a session with one after the other. On failure everything is told and closed.
+Task<bool> SiteWorker::dial_candidates(PooledConnection& pooled, const std::vector<Candidate>& list) {
+    auto& best = context_.addresses.at(list.front().address, pooled.source);
     SessionFailure failure = failure_of(Trouble::connect_timeout, Phase::connect, "");
     size_t at = 0;
     const Candidate* last = nullptr;
-    while (at < found.list.size() && !draining_) {
+    while (at < list.size() && !draining_) {
         std::vector<SocketAddress> addresses;
-        for (size_t i = at; i < found.list.size(); ++i) addresses.push_back(found.list[i].address);
+        for (size_t i = at; i < list.size(); ++i) addresses.push_back(list[i].address);
         DialOptions options;
         options.source = context_.sources[pooled.source].address;
         options.timeout_ms = pooled.shaping->connect_timeout.value;
@@ -338,7 +414,7 @@ Task<bool> SiteWorker::open(PooledConnection& pooled) {
             else if (attempt.result != -ECANCELED && attempt.result != -EAGAIN)
                 context_.health.connect_failed(attempt.address, -attempt.result, context_.reactor.now_ms());
         }
-        last = &found.list[std::min(at + dialled.attempts.size(), found.list.size()) - 1];
+        last = &list[std::min(at + dialled.attempts.size(), list.size()) - 1];
         if (!dialled.connection) {
             failure = failure_of(trouble_of_errno(-dialled.error(), true), Phase::connect, last->address.text());
             pooled.remember_place(*last);
@@ -355,14 +431,33 @@ Task<bool> SiteWorker::open(PooledConnection& pooled) {
         }
         if (!refusal) {
             context_.health.host_served(last->host);
+            pooled.opened_at(context_.addresses.at(last->address, pooled.source));
             co_return true;
         }
         context_.health.host_failed(last->host, context_.reactor.now_ms());
         failure = *refusal;
         if (failure.outcome.scope == Scope::site || failure.outcome.scope == Scope::engine) break;
     }
+    best.failure = failure;
     could_not_open(pooled, failure, last);
     co_return false;
+}
+
+// A connection that another site of ours has left at rest at this address, if there is one.
+bool SiteWorker::take_over(PooledConnection& pooled, const Candidate& candidate) {
+    const bool demands_tls = tls_use(pooled.shaping->enable_tls.value) == TlsUse::required;
+    const uint32_t most = pooled.shaping->max_deliveries_per_connection.value;
+    for (PooledConnection* other : context_.addresses.at(candidate.address, pooled.source).resting) {
+        if (other->deliveries >= most || (demands_tls && !other->connection->secured())) continue;
+        pooled.take_over_from(*other);
+        pooled.remember_place(candidate);
+        auto options = session_options(*pooled.shaping, context_.sources[pooled.source].hostname, context_.tls,
+                                       candidate.host);
+        options.dialogue = std::min(options.dialogue, most_);
+        pooled.session->set_options(std::move(options));
+        return true;
+    }
+    return false;
 }
 
 Task<std::optional<SessionFailure>> SiteWorker::open_session(PooledConnection& pooled,
@@ -392,24 +487,29 @@ Task<void> SiteWorker::serve(PooledConnection& pooled) {
     for (;;) {
         end = co_await pooled.session->carry(pooled);
         if (!end.reusable || pooled.retiring || draining_) break;
-        pooled.wake.clear();
-        pooled.began_ns = 0;
-        idle_.push_back(&pooled);
-        pooled.connection->on_idle_event([&pooled] { pooled.wake.notify(); });
+        pooled.rest();
         pump();
-        const bool woken =
-            co_await pooled.wake.wait(context_.reactor.now_ms() + pooled.shaping->idle_timeout.value);
-        std::erase(idle_, &pooled);
+        // While others wait for this host's greeting it may be that it takes no more sessions: do not hold one for long.
+        const DurationMs patience_ms = pooled.at->opening > 0 ? std::min(kIdleBesideOpeningMs, pooled.shaping->idle_timeout.value)
+                                                              : pooled.shaping->idle_timeout.value;
+        const bool woken = co_await pooled.wake.wait(context_.reactor.now_ms() + patience_ms);
+        pooled.stop_resting();
+        if (pooled.taken) co_return;
         pooled.connection->on_idle_event({});
         // FAULTS 5, 29: what a resting peer says or ends is noticed before MAIL; no attempt is counted.
         if (!woken || pooled.connection->peer_closed() || !pooled.connection->input().empty()) break;
     }
     if (end.stumbled) most_ = most_ == Dialogue::message ? Dialogue::group : Dialogue::none;
+    if (pooled.fruitful) fruitless_ = 0;
     if (!end.reusable) {
         window_ = std::max(1u, window_ / 2);
+        // Sessions that end before they take anything: later and later, else they burn the attempts of all mail here.
+        if (!pooled.fruitful)
+            no_opening_before_ms_ = context_.reactor.now_ms() + (kOpenAgainMs << std::min(fruitless_++, 6u));
         no_opening_before_ms_ = std::max(no_opening_before_ms_, context_.reactor.now_ms() + (live_ > 1 ? 100 : 0));
     }
     co_await pooled.session->quit(end.may_quit);
+    pooled.closed();
     pooled.session.reset();
     pooled.connection.reset();
 }
@@ -431,8 +531,8 @@ void SiteWorker::could_not_open(PooledConnection& pooled, const SessionFailure& 
 
 // The probe's recipient tells why; everything else of the site waits, untouched.
 void SiteWorker::park_site(PooledConnection& pooled, const SessionFailure& failure, const Candidate* last) {
-    if (!home_) {  // the site's home shard finds out by itself
-        while (!rotation_.empty()) leave_rotation(rotation_.size() - 1, true);
+    if (!home_) {  // the site's home shard finds out by itself; a helper comes again later
+        no_opening_before_ms_ = context_.reactor.now_ms() + (kOpenAgainMs << std::min(fruitless_++, 6u));
         return;
     }
     const uint32_t failures = site_.failed();

@@ -34,10 +34,13 @@ class SiteWorker {
     void attach(ReadyWindow& window, int64_t expires_ms);
     // Wakes or opens connections for the mail that waits.
     void pump();
+    // Once in a while: the same, and lets go of windows that others have emptied.
+    void tick();
     // No new transaction; connections end after theirs.
     void drain();
     bool unused() const { return rotation_.empty() && connections_.empty(); }
 
+    size_t windows() const { return rotation_.size(); }
     size_t connections() const { return connections_.size(); }
     size_t connecting() const { return connecting_; }
     uint64_t opened() const { return opened_; }
@@ -54,6 +57,10 @@ class SiteWorker {
     Task<bool> open(PooledConnection& pooled);
     Task<std::optional<SessionFailure>> open_session(PooledConnection& pooled, std::unique_ptr<Connection> connection,
                                                      const Candidate& candidate, bool tls);
+    enum class Turn : uint8_t { opens, taken_over, shares_failure, gives_up };
+    Task<Turn> wait_turn(PooledConnection& pooled, const Candidate& best);
+    bool take_over(PooledConnection& pooled, const Candidate& candidate);
+    Task<bool> dial_candidates(PooledConnection& pooled, const std::vector<Candidate>& candidates);
     Task<void> serve(PooledConnection& pooled);
     void could_not_open(PooledConnection& pooled, const SessionFailure& failure, const Candidate* last);
     void park_site(PooledConnection& pooled, const SessionFailure& failure, const Candidate* last);
@@ -64,8 +71,9 @@ class SiteWorker {
     uint64_t waiting() const;
     bool worthwhile(uint64_t mail) const;
     void served_in(double took_ms);
-    QueuedMessage* pull();
-    bool fill(QueuedMessage& message, RecordId first, ReadyWindow& window);
+    // `rcpt_max`: the most recipients that the host takes at once, 0 when it does not say.
+    QueuedMessage* pull(uint32_t rcpt_max = 0);
+    bool fill(QueuedMessage& message, RecordId first, ReadyWindow& window, uint32_t rcpt_max);
     void add_recipient(QueuedMessage& message, RecordId id);
     void give_back(QueuedMessage& message);
     void settle_all(QueuedMessage& message, const AttemptPlace& place);
@@ -86,6 +94,8 @@ class SiteWorker {
     double service_ms_ = 0;       // a connection's time for one transaction, moving mean; 0: not known yet
     double best_service_ms_ = 0;  // its least, creeping up
     int64_t no_opening_before_ms_ = 0;
+    int64_t no_loading_before_ms_ = 0;  // FAULTS 95: no descriptor for a message's file
+    uint32_t fruitless_ = 0;            // sessions in a row that ended badly and took nothing
     int64_t parked_until_ms_ = 0;
     std::string parked_why_;
     int64_t invited_ms_ = 0;

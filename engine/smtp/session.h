@@ -86,6 +86,9 @@ class Session {
     Task<SessionEnd> carry(SessionFeed& feed);
     Task<void> quit(bool polite);
 
+    // Between two calls of carry(): another site's options for a connection that passes to it.
+    void set_options(SessionOptions options) { options_ = std::move(options); }
+
     const Capabilities& capabilities() const { return capabilities_; }
     const TlsResult& tls() const { return tls_; }
     uint32_t transactions() const { return transactions_; }
@@ -127,7 +130,7 @@ class Session {
     OutgoingMessage* next_ = nullptr;  // its envelope is in flight behind the dot of current_
     uint32_t transactions_ = 0;        // ended with the session in step
     bool reset_first_ = false;
+    bool overlapped_ = false;  // the envelope of current_ left behind another's dot
 };
 
 }  // namespace postrider
-    bool overlapped_ = false;  // the envelope of current_ left behind another's dot
