@@ -95,13 +95,17 @@ Result<OpenFile*> MessageReader::open(FileSlot slot) {
 }
 
 Result<void> MessageReader::load(const Record& record, LoadedMessage& message) {
+    message.open = nullptr;
     auto opened = open(record.file);
     if (!opened) return std::unexpected(opened.error());
     message.open = *opened;
     message.place = record.place;
     message.id = message_id(message.file(), record.place);
     auto loaded = message.file().indexed ? load_indexed(record, message) : load_small(message);
-    if (!loaded) return loaded;
+    if (!loaded) {
+        message.open = nullptr;
+        return loaded;
+    }
     ++message.open->users;
     return {};
 }

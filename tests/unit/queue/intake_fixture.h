@@ -1,0 +1,116 @@
+// An intake on a spool of its own, with a real reactor and an owner that writes down what it is told.
+#pragma once
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "queue/intake.h"
+#include "tests/unit/queue/support.h"
+
+namespace postrider::testing {
+
+struct RecordingOwner final : IntakeOwner {
+    RecordArena& arena;
+    bool room = true;
+    std::vector<Record> records;
+    std::vector<FileSlot> claims, done;
+    std::vector<std::string> refused_recipients, refused_messages, refused_files, troubles;
+    std::vector<FileId> nothing;
+
+    explicit RecordingOwner(RecordArena& a) : arena(a) {}
+    bool has_room() override { return room; }
+    void publish(RecordChain chain) override {
+        while (!chain.empty()) records.push_back(arena[arena.pop(chain)]);
+        // A claim is told before its records.
+        EXPECT_EQ(std::ranges::count(claims, records.back().file), 1);
+    }
+    void claimed(FileSlot slot) override { claims.push_back(slot); }
+    void refused_recipient(const RefusedRecipient& refused) override {
+        refused_recipients.push_back(fmt::format("{} {} {}", refused.file->name, refused.message_number, refused.text));
+    }
+    void refused_message(const SpoolFile& file, const RefusedMessage& refused, const std::string& bad_name) override {
+        refused_messages.push_back(fmt::format("{} {} <{}> {}", file.name, refused.number, refused.sender, bad_name));
+    }
+    void refused_file(FileId, const std::string& name, uint64_t, const std::string&) override {
+        refused_files.push_back(name);
+    }
+    void publishing_done(FileSlot slot) override { done.push_back(slot); }
+    void nothing_left(FileId id) override { nothing.push_back(id); }
+    void trouble(const Error& error) override { troubles.push_back(error.text); }
+};
+
+class IntakeTest : public ::testing::Test {
+  protected:
+    // One run of the engine; a second one on the same spool is its restart.
+    struct Run {
+        IntakeTest& test;
+        ShardLoop loop;
+        FileTable files;
+        RecordArena arena;
+        RecordSupply supply{arena};
+        NameTable domains, labels;
+        RecordingOwner owner{arena};
+        Intake intake;
+        MessageReader reader;
+
+        explicit Run(IntakeTest& t, const ContentRules& rules = {})
+            : test(t),
+              intake(*loop, 1, *t.spool_, files, arena, supply, domains, labels, rules, owner),
+              reader(*t.spool_, files, rules) {
+            loop->each_turn([this] { return intake.slice(); });
+        }
+        ~Run() {
+            intake.close();
+            EXPECT_TRUE(loop.run_until([&] { return intake.closed(); }));
+        }
+        void start(std::shared_ptr<const RecoveredState> recovered = nullptr) {
+            auto started = intake.start(std::move(recovered));
+            ASSERT_TRUE(started) << started.error().text;
+        }
+        void start_and_settle(std::shared_ptr<const RecoveredState> recovered = nullptr) {
+            start(std::move(recovered));
+            ASSERT_TRUE(loop.run_until([&] { return intake.idle(); }));
+        }
+        bool until_records(size_t count) {
+            return loop.run_until([&] { return owner.records.size() >= count && intake.idle(); });
+        }
+        // "address campaign" of each record, as its message says when it is loaded again.
+        std::multiset<std::string> loaded() {
+            std::multiset<std::string> all;
+            LoadedMessage message;
+            RecipientText text;
+            for (const Record& record : owner.records) {
+                auto ok = reader.load(record, message);
+                EXPECT_TRUE(ok) << ok.error().text;
+                if (!ok) continue;
+                auto read = reader.recipient(message, record.recipient, text);
+                EXPECT_TRUE(read) << read.error().text;
+                EXPECT_EQ(text.domain(), domains.name(record.domain));
+                EXPECT_EQ(message.envelope.campaign, labels.name(record.campaign));
+                EXPECT_EQ(message.envelope.priority, record.priority);
+                all.insert(text.address + " " + message.envelope.campaign);
+                reader.unload(message);
+            }
+            return all;
+        }
+    };
+
+    static std::string eml(const std::vector<std::string>& to, const std::string& body = "hello\n") {
+        std::string text = "x-sender: s@example.org\n";
+        for (const auto& address : to) text += "x-receiver: " + address + "\n";
+        return text + "Subject: x\n\n" + body;
+    }
+    static std::string batch(const std::vector<std::string>& to, const std::string& extra = "",
+                             const std::string& body = "hello") {
+        std::string text = "MAIL FROM:<s@example.org>\n";
+        for (const auto& address : to) text += "RCPT TO:<" + address + ">\n";
+        return text + "DATA\n" + extra + "Subject: x\n\n" + body + "\n.\n";
+    }
+
+    TempSpool spool_;
+};
+
+}  // namespace postrider::testing
