@@ -28,6 +28,13 @@ bool is_local(int code) {
            code == EIO || code == EROFS;
 }
 
+// The first octets of a file whose name is lost: a command of batch SMTP, or a header.
+bool is_batch_opening(const char* first) {
+    for (const char* verb : {"HELO ", "EHLO ", "RSET\n", "RSET\r", "NOOP\n", "NOOP\r", "NOOP ", "MAIL FROM:"})
+        if (strncasecmp(first, verb, std::strlen(verb)) == 0) return true;
+    return false;
+}
+
 }  // namespace
 
 struct Intake::Job {
@@ -153,8 +160,6 @@ void Intake::scan(std::string folder) {
 }
 
 void Intake::watch(const std::string& folder) {
-    for (const auto& [wd, name] : watches_)
-        if (name == folder) return;
     const std::string path = spool_.path() + "/new" + (folder.empty() ? "" : "/" + folder);
     const int wd = inotify_add_watch(notify_, path.c_str(),
                                      IN_MOVED_TO | IN_CLOSE_WRITE | IN_CREATE | IN_ONLYDIR | IN_DONT_FOLLOW);
@@ -163,6 +168,12 @@ void Intake::watch(const std::string& folder) {
                                                 std::strerror(errno))});
         return;
     }
+    // A folder that is watched already keeps its number; one that was renamed, or took another's place, replaces what
+    // was known of its name.
+    std::erase_if(watches_, [&](const auto& known) {
+        if (known.first != wd && known.second == folder) inotify_rm_watch(notify_, known.first);
+        return known.first == wd || known.second == folder;
+    });
     watches_.emplace_back(wd, folder);
 }
 
@@ -214,7 +225,14 @@ bool Intake::read_names() {
         auto folder = spool_.open_incoming(scanning_);
         const int copy = folder ? fcntl(folder->get(), F_DUPFD_CLOEXEC, 0) : -1;
         listing_ = copy >= 0 ? fdopendir(copy) : nullptr;
-        if (!listing_) return true;
+        if (!listing_) {
+            const Error error = folder ? Error{errno, std::strerror(errno)} : folder.error();
+            if (copy >= 0) ::close(copy);
+            if (!is_local(error.code)) return true;  // the folder is gone
+            scans_.push_front(scanning_);
+            pause(Error{error.code, "list new/" + scanning_ + ": " + error.text});
+            return false;
+        }
     }
     for (size_t seen = 0; seen < kNamesAtOnce; ++seen) {
         const dirent* entry = readdir(listing_);
@@ -291,8 +309,7 @@ bool Intake::begin_recovered() {
         // Claimed in the last moment of the engine before this one: its record did not reach the disk.
         char first[16] = {};
         (void)files::read_at(data->get(), first, sizeof first - 1, 0);
-        const bool is_batch = strncasecmp(first, "MAIL FROM:", 10) == 0 || strncasecmp(first, "HELO", 4) == 0 ||
-                              strncasecmp(first, "EHLO", 4) == 0;
+        const bool is_batch = is_batch_opening(first);
         file->form = is_batch ? SpoolForm::batch : SpoolForm::eml;
         file->name = file_id_text(id) + (is_batch ? ".bsmtp" : ".eml");
         file->created_s = reactor_.wall_us() / kUsPerSecond;
@@ -303,7 +320,7 @@ bool Intake::begin_recovered() {
 
 void Intake::begin(const Name& name) {
     auto dir = name.folder.empty() ? Result<FileDescriptor>(FileDescriptor()) : spool_.open_incoming(name.folder);
-    if (!dir) return;
+    if (!dir) return is_local(dir.error().code) ? put_off(name, dir.error()) : void();
     const int at = name.folder.empty() ? spool_.incoming() : dir->get();
     struct stat st;
     std::string why;
@@ -313,6 +330,7 @@ void Intake::begin(const Name& name) {
     if (entry == Entry::folder) return scan(name.name);
     auto refuse = [&](const std::string& reason) {
         auto moved = spool_.refuse_incoming(at, name.name, reason);
+        if (!moved && is_local(moved.error().code)) return put_off(name, moved.error());
         if (!moved && moved.error().code != ENOENT) return pause(moved.error());
         ++refused_;
         owner_.refused_file(0, name.name, static_cast<uint64_t>(st.st_size), reason);
@@ -321,10 +339,7 @@ void Intake::begin(const Name& name) {
     auto claimed = spool_.claim(at, name.name, entry == Entry::batch ? SpoolForm::batch : SpoolForm::eml, st);
     if (!claimed) {
         if (claimed.error().code == ENOENT) return;
-        if (is_local(claimed.error().code)) {
-            names_.push_front(name);
-            return pause(claimed.error());
-        }
+        if (is_local(claimed.error().code)) return put_off(name, claimed.error());
         return refuse(claimed.error().text);
     }
     auto file = std::make_unique<SpoolFile>();
@@ -580,6 +595,11 @@ void Intake::refuse_job(const std::string& why) {
     ++refused_;
     owner_.refused_file(job.file->id, job.file->name, job.file->size, why);
     job_.reset();
+}
+
+void Intake::put_off(const Name& name, const Error& error) {
+    names_.push_front(name);
+    pause(error);
 }
 
 void Intake::pause(const Error& error) {

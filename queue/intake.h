@@ -76,7 +76,8 @@ class Intake final : private Operation, private Timer {
     ~Intake() override;
 
     // `recovered` holds what the journals know; null when there is nothing. Kept until the files of this shard in
-    // active/ are published.
+    // active/ are published. Every shard's has returned before any shard turns: it lists active/, and what another has
+    // claimed since would be published twice.
     Result<void> start(std::shared_ptr<const RecoveredState> recovered);
     // One slice; true when there is more to do at once. For Reactor::each_turn.
     bool slice();
@@ -127,6 +128,7 @@ class Intake final : private Operation, private Timer {
     void refuse_job(const std::string& why);
     void report_refusals(Job& job);
     void pause(const Error& error);
+    void put_off(const Name& name, const Error& error);
 
     Reactor& reactor_;
     size_t shards_;

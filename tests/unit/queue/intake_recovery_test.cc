@@ -1,0 +1,191 @@
+// The intake after a restart: files in active/ are published again, less what the journals know to be settled.
+#include <gmock/gmock.h>
+
+#include "tests/unit/queue/intake_fixture.h"
+
+namespace postrider {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using testing::count_files;
+using testing::IntakeTest;
+using testing::read_file;
+
+class RecoveryTest : public IntakeTest {
+  protected:
+    struct Before {
+        FileId id;
+        ClaimFacts claim;
+        std::string name;
+        std::vector<Record> records;
+    };
+    // A first run that takes the one file in; what it would have journalled.
+    Before first_run() {
+        Before before;
+        Run run(*this);
+        run.start_and_settle();
+        EXPECT_EQ(run.owner.claims.size(), 1u);
+        const SpoolFile& file = run.files[run.owner.claims.at(0)];
+        before.id = file.id;
+        before.name = file.name;
+        before.claim = {file.id, file.size, file.mtime_ns, 1'000'000, file.form, {}};
+        before.records = run.owner.records;
+        return before;
+    }
+    static JournalRecord claim_record(const Before& before) {
+        JournalRecord record;
+        record.kind = RecordKind::claim;
+        record.form = before.claim.form;
+        record.file = before.id;
+        record.time_s = before.claim.created_s;
+        record.size = before.claim.size;
+        record.mtime_ns = before.claim.mtime_ns;
+        record.name = before.name;
+        return record;
+    }
+    static JournalRecord record_of(RecordKind kind, const Before& before, size_t i, uint16_t attempt, uint32_t due_s = 0) {
+        JournalRecord record;
+        record.kind = kind;
+        record.file = before.id;
+        record.place = before.records[i].place;
+        record.recipient = before.records[i].recipient;
+        record.attempt = attempt;
+        record.due_s = due_s;
+        return record;
+    }
+    static std::shared_ptr<const RecoveredState> state(const std::vector<JournalRecord>& records) {
+        auto state = std::make_shared<RecoveredState>();
+        for (const auto& record : records) state->merge(record);
+        state->finish();
+        return state;
+    }
+    static std::vector<std::pair<uint32_t, uint32_t>> places(const std::vector<Record>& records) {
+        std::vector<std::pair<uint32_t, uint32_t>> all;
+        for (const Record& record : records) all.emplace_back(record.place, record.recipient);
+        return all;
+    }
+    std::string three_messages() {
+        return batch({"a@x.example", "b@x.example", "c@x.example"}) + batch({"d@x.example"}) +
+               batch({"e@x.example", "f@x.example"});
+    }
+};
+
+TEST_F(RecoveryTest, WhatIsSettledIsLeftOutAndTheRestKnowsItsPast) {
+    for (const bool small : {true, false}) {
+        spool_.drop(small ? "a.eml" : "a.bsmtp", small ? eml({"a@x.example", "b@x.example", "c@x.example", "d@x.example",
+                                                              "e@x.example", "f@x.example"})
+                                                       : three_messages());
+        const Before before = first_run();
+        ASSERT_EQ(before.records.size(), 6u);
+        Run run(*this);
+        run.start_and_settle(state({claim_record(before), record_of(RecordKind::delivered, before, 0, 1),
+                                    record_of(RecordKind::deferred, before, 1, 2, 4'000'000'000),
+                                    record_of(RecordKind::intent, before, 2, 3),
+                                    record_of(RecordKind::deferred, before, 3, 1, 4'000'000'000),
+                                    record_of(RecordKind::intent, before, 3, 2),
+                                    record_of(RecordKind::bounced, before, 5, 1)}));
+        const auto& got = run.owner.records;
+        ASSERT_EQ(got.size(), 4u);
+        const auto all = places(before.records);
+        EXPECT_THAT(places(got), ElementsAre(all[1], all[2], all[3], all[4]));
+        const auto fact = [&](size_t i) { return std::tuple(got[i].attempts, got[i].due_s, got[i].possible_duplicate); };
+        EXPECT_EQ(fact(0), std::tuple(2, 4'000'000'000u, false));
+        EXPECT_EQ(fact(1), std::tuple(3, 0u, true));
+        EXPECT_EQ(fact(2), std::tuple(2, 0u, true));
+        EXPECT_EQ(fact(3), std::tuple(0, 0u, false));
+        const SpoolFile& file = run.files[run.owner.claims.at(0)];
+        EXPECT_EQ(file.name, before.name);
+        EXPECT_EQ(file.created_s, 1'000'000) << "its age counts from the first claim";
+        EXPECT_EQ(file.pending, 5u);
+        EXPECT_EQ(run.loaded().size(), 4u);
+        ASSERT_TRUE(spool_->remove_active(before.id, ""));
+    }
+}
+
+TEST_F(RecoveryTest, AMissingOrDamagedIndexIsMadeAgainWithTheSamePlaces) {
+    spool_.drop("a.bsmtp", three_messages());
+    const Before before = first_run();
+    const std::string index = spool_.active(before.id, kIndexSuffix);
+    const std::string whole = read_file(index);
+    for (const size_t flip : {whole.size(), size_t{3}, whole.size() / 2, whole.size() - 1}) {
+        if (flip == whole.size()) {
+            ASSERT_EQ(unlink(index.c_str()), 0);
+        } else {
+            std::string damaged = whole;
+            damaged[flip] = static_cast<char>(damaged[flip] ^ 1);
+            testing::write_file(index, damaged);
+        }
+        Run run(*this);
+        run.start_and_settle(state({claim_record(before), record_of(RecordKind::delivered, before, 1, 1)}));
+        auto expected = places(before.records);
+        expected.erase(expected.begin() + 1);
+        EXPECT_EQ(places(run.owner.records), expected) << flip;
+        EXPECT_EQ(run.loaded().size(), 5u);
+        EXPECT_EQ(read_file(index), whole);
+    }
+}
+
+TEST_F(RecoveryTest, AFileThatIsDoneIsNotRead) {
+    spool_.drop("a.bsmtp", three_messages());
+    const Before before = first_run();
+    JournalRecord done;
+    done.kind = RecordKind::file_done;
+    done.file = before.id;
+    Run run(*this);
+    run.start_and_settle(state({claim_record(before), done}));
+    EXPECT_THAT(run.owner.nothing, ElementsAre(before.id));
+    EXPECT_THAT(run.owner.claims, IsEmpty());
+    EXPECT_THAT(run.owner.records, IsEmpty());
+}
+
+// All recipients are final but the file_done record is missing: the last hold is the intake's.
+TEST_F(RecoveryTest, AFileWithoutOpenRecipientsIsDoneWithAtOnce) {
+    spool_.drop("a.eml", eml({"a@x.example"}));
+    const Before before = first_run();
+    Run run(*this);
+    run.start_and_settle(state({claim_record(before), record_of(RecordKind::delivered, before, 0, 1)}));
+    EXPECT_THAT(run.owner.records, IsEmpty());
+    ASSERT_EQ(run.owner.done.size(), 1u);
+    EXPECT_EQ(run.files[run.owner.done[0]].pending, 1u);
+}
+
+// The claim's record did not reach the disk: the file is whole, its name is lost.
+TEST_F(RecoveryTest, AClaimThatWasNotJournalledIsTakenIn) {
+    for (const std::string& text : {batch({"a@x.example"}), eml({"a@x.example"}), "RSET\n" + batch({"a@x.example"}),
+                                    "NOOP\n" + batch({"a@x.example"}), "EHLO x\n" + batch({"a@x.example"})}) {
+        const bool is_batch = text[0] != 'x';
+        spool_.drop(is_batch ? "a.bsmtp" : "a.eml", text);
+        const Before before = first_run();
+        Run run(*this);
+        run.start_and_settle();
+        EXPECT_THAT(run.owner.refused_files, IsEmpty()) << text;
+        EXPECT_EQ(places(run.owner.records), places(before.records));
+        EXPECT_EQ(run.loaded().size(), 1u);
+        ASSERT_TRUE(spool_->remove_active(before.id, ""));
+    }
+}
+
+TEST_F(RecoveryTest, AFileThatWasChangedIsRefused) {
+    spool_.drop("a.eml", eml({"a@x.example"}));
+    const Before before = first_run();
+    testing::write_file(spool_.active(before.id), eml({"other@x.example"}));
+    Run run(*this);
+    run.start_and_settle(state({claim_record(before)}));
+    EXPECT_THAT(run.owner.refused_files, ElementsAre("a.eml"));
+    EXPECT_THAT(run.owner.records, IsEmpty());
+    EXPECT_EQ(read_file(spool_ / "bad/a.eml"), eml({"other@x.example"}));
+}
+
+TEST_F(RecoveryTest, ARefusedMessageIsNotSetAsideTwice) {
+    spool_.drop("a.bsmtp", batch({"a@x.example"}, "", "bare \r here") + batch({"b@x.example"}));
+    const Before before = first_run();
+    ASSERT_EQ(unlink(spool_.active(before.id, kIndexSuffix).c_str()), 0);
+    Run run(*this);
+    run.start_and_settle(state({claim_record(before)}));
+    EXPECT_EQ(places(run.owner.records), places(before.records));
+    EXPECT_EQ(count_files(spool_ / "bad"), 2u);
+}
+
+}  // namespace
+}  // namespace postrider

@@ -1,0 +1,199 @@
+// The intake on a real folder: what lies there before it starts, what is dropped while it runs, what it refuses.
+#include "queue/intake.h"
+
+#include <gmock/gmock.h>
+#include <sys/resource.h>
+
+#include "tests/unit/queue/intake_fixture.h"
+
+namespace postrider {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::UnorderedElementsAre;
+using testing::count_files;
+using testing::IntakeTest;
+using testing::read_file;
+using Texts = std::multiset<std::string>;
+
+TEST_F(IntakeTest, FilesOfBeforeAndOfWhileItRuns) {
+    spool_.drop("a.eml", eml({"a@one.example", "b@two.example"}));
+    spool_.drop("b.bsmtp", batch({"c@one.example"}, "x-campaign: spring\n") + batch({"d@three.example"}));
+    spool_.drop(".hidden.eml", eml({"no@one.example"}));
+    Run run(*this);
+    run.start_and_settle();
+    EXPECT_EQ(run.owner.records.size(), 4u);
+    spool_.drop("c.eml", eml({"e@one.example"}));
+    ASSERT_TRUE(run.until_records(5));
+    EXPECT_EQ(run.loaded(), (Texts{"a@one.example ", "b@two.example ", "c@one.example spring", "d@three.example ",
+                                   "e@one.example "}));
+    EXPECT_EQ(run.owner.claims, run.owner.done);
+    EXPECT_EQ(run.intake.files(), 3u);
+    EXPECT_EQ(run.intake.messages(), 4u);
+    EXPECT_EQ(run.intake.recipients(), 5u);
+    EXPECT_THAT(run.owner.troubles, IsEmpty());
+    EXPECT_EQ(count_files(spool_ / "new"), 1u) << "dotfiles are left alone";
+    for (const FileSlot slot : run.owner.claims) EXPECT_EQ(run.files[slot].pending, run.files[slot].name == "c.eml" ? 2u : 3u);
+}
+
+TEST_F(IntakeTest, FoldersBelowNewAlsoThoseMadeLater) {
+    ASSERT_EQ(mkdir((spool_ / "new/p1").c_str(), 0755), 0);
+    spool_.drop("p1/a.eml", eml({"a@one.example"}));
+    Run run(*this);
+    run.start_and_settle();
+    EXPECT_EQ(run.owner.records.size(), 1u);
+    spool_.drop("p1/b.eml", eml({"b@one.example"}));
+    ASSERT_TRUE(run.until_records(2));
+    ASSERT_EQ(mkdir((spool_ / "new/p2").c_str(), 0755), 0);
+    spool_.drop("p2/c.eml", eml({"c@one.example"}));
+    ASSERT_TRUE(run.until_records(3));
+    spool_.drop("p2/d.eml", eml({"d@one.example"}));
+    ASSERT_TRUE(run.until_records(4));
+    // Taken away, and another folder put in its place.
+    ASSERT_EQ(rename((spool_ / "new/p2").c_str(), (spool_ / "tmp/p2").c_str()), 0);
+    ASSERT_EQ(mkdir((spool_ / "new/p2").c_str(), 0755), 0);
+    spool_.drop("p2/e.eml", eml({"e@one.example"}));
+    ASSERT_TRUE(run.until_records(5));
+    spool_.drop("p2/f.eml", eml({"f@one.example"}));
+    EXPECT_TRUE(run.until_records(6));
+    EXPECT_EQ(run.loaded().size(), 6u);
+}
+
+struct OneOfThree {
+    ShardId shard;
+    testing::ShardLoop loop;
+    FileTable files;
+    RecordArena arena;
+    RecordSupply supply{arena};
+    NameTable domains, labels;
+    testing::RecordingOwner owner{arena};
+    Intake intake;
+    OneOfThree(MailExchange& exchange, ShardId s, const SpoolDirectory& spool)
+        : shard(s), loop(&exchange, s), intake(*loop, 3, spool, files, arena, supply, domains, labels, {}, owner) {
+        loop->each_turn([this] { return intake.slice(); });
+    }
+    ~OneOfThree() {
+        intake.close();
+        EXPECT_TRUE(loop.run_until([&] { return intake.closed(); }));
+    }
+};
+
+// Also at a restart, whatever the number of shards was: each file has one shard.
+TEST_F(IntakeTest, EachShardTakesItsOwn) {
+    for (int i = 0; i < 60; ++i) spool_.drop(fmt::format("{}.eml", i), eml({fmt::format("r{}@one.example", i)}));
+    for (int run = 0; run < 2; ++run) {
+        MailExchange exchange(3);
+        std::vector<std::unique_ptr<OneOfThree>> shards;
+        for (ShardId shard = 0; shard < 3; ++shard) {
+            shards.push_back(std::make_unique<OneOfThree>(exchange, shard, *spool_));
+            ASSERT_TRUE(shards.back()->intake.start(nullptr));
+        }
+        std::multiset<FileId> files;
+        for (auto& shard : shards) {
+            ASSERT_TRUE(shard->loop.run_until([&] { return shard->intake.idle(); }));
+            for (const FileSlot slot : shard->owner.claims) files.insert(shard->files[slot].id);
+            EXPECT_LT(shard->owner.claims.size(), 40u) << "the work is spread";
+        }
+        EXPECT_EQ(files.size(), 60u);
+        EXPECT_EQ(std::set<FileId>(files.begin(), files.end()).size(), 60u);
+    }
+}
+
+TEST_F(IntakeTest, RefusesWithAReasonAndGoesOn) {
+    spool_.drop("text.txt", "x");
+    spool_.drop("empty.eml", "");
+    spool_.drop("nobody.eml", "x-sender: s@example.org\nSubject: x\n\nx\n");
+    spool_.drop("frame.bsmtp", batch({"a@one.example"}) + "FROB\n");
+    ASSERT_EQ(symlink("/etc/passwd", (spool_ / "new/link.eml").c_str()), 0);
+    spool_.drop("good.eml", eml({"a@one.example", "bad@@one.example"}));
+    Run run(*this);
+    run.start_and_settle();
+    EXPECT_EQ(run.loaded(), Texts{"a@one.example "});
+    EXPECT_THAT(run.owner.refused_files,
+                UnorderedElementsAre("text.txt", "empty.eml", "nobody.eml", "frame.bsmtp", "link.eml"));
+    EXPECT_THAT(run.owner.refused_recipients, ElementsAre("good.eml 1 bad@@one.example"));
+    for (const auto& name : run.owner.refused_files) EXPECT_NE(read_file(spool_ / ("bad/" + name + ".reason")), "");
+    EXPECT_EQ(read_file(spool_ / "bad/frame.bsmtp"), batch({"a@one.example"}) + "FROB\n");
+    EXPECT_EQ(count_files(spool_ / "active"), 1u) << "the good one, and no index of the refused";
+    EXPECT_EQ(run.intake.refused(), 5u);
+}
+
+TEST_F(IntakeTest, ARefusedMessageIsSetAsideAloneWithItsReason) {
+    const std::string bad = batch({"b@one.example", "c@one.example"}, "", "bare \r here");
+    const std::string text = batch({"a@one.example"}) + bad + batch({"d@two.example", "x@@y"}) + batch({"@@"});
+    spool_.drop("b.bsmtp", text);
+    Run run(*this);
+    run.start_and_settle();
+    EXPECT_EQ(run.loaded(), (Texts{"a@one.example ", "d@two.example "}));
+    EXPECT_THAT(run.owner.refused_messages, ElementsAre("b.bsmtp 2 <s@example.org> b.bsmtp.2.eml"));
+    EXPECT_THAT(run.owner.refused_recipients, UnorderedElementsAre("b.bsmtp 3 <x@@y>", "b.bsmtp 4 <@@>"));
+    EXPECT_EQ(read_file(spool_ / "bad/b.bsmtp.2.eml"), bad);
+    EXPECT_THAT(read_file(spool_ / "bad/b.bsmtp.2.eml.reason"), HasSubstr("CR"));
+}
+
+TEST_F(IntakeTest, AHundredThousandRecipientsComeInSlices) {
+    std::vector<std::string> to;
+    for (int i = 0; i < 100'000; ++i) to.push_back(fmt::format("r{}@d{}.example", i, i % 777));
+    spool_.drop("a.eml", eml(to));
+    spool_.drop("b.bsmtp", batch(to));
+    Run run(*this);
+    run.start_and_settle();
+    ASSERT_EQ(run.owner.records.size(), 200'000u);
+    EXPECT_GT(run.loop->turns(), 10u);
+    EXPECT_EQ(run.files[run.owner.claims[0]].pending, 100'001u);
+    std::vector<Record> some;
+    for (size_t i = 0; i < run.owner.records.size(); i += 997) some.push_back(run.owner.records[i]);
+    run.owner.records = some;
+    const auto loaded = run.loaded();
+    EXPECT_EQ(loaded.size(), some.size());
+    EXPECT_TRUE(loaded.contains("r0@d0.example "));
+}
+
+TEST_F(IntakeTest, WithoutRoomNothingNewIsBegun) {
+    spool_.drop("a.eml", eml({"a@one.example"}));
+    Run run(*this);
+    run.owner.room = false;
+    run.start();
+    for (int i = 0; i < 20; ++i) run.loop->turn(0);
+    EXPECT_THAT(run.owner.claims, IsEmpty());
+    EXPECT_EQ(count_files(spool_ / "new"), 1u);
+    EXPECT_FALSE(run.intake.idle());
+    run.owner.room = true;
+    EXPECT_TRUE(run.until_records(1));
+    run.intake.stop();
+    spool_.drop("b.eml", eml({"b@one.example"}));
+    for (int i = 0; i < 20; ++i) run.loop->turn(0);
+    EXPECT_EQ(run.owner.records.size(), 1u);
+    EXPECT_EQ(count_files(spool_ / "new"), 1u);
+}
+
+// Too many open files is a fault of this machine: every file stays where it is and is taken a second later.
+TEST_F(IntakeTest, OutOfDescriptorsNothingIsLostOrRefused) {
+    ASSERT_EQ(mkdir((spool_ / "new/p1").c_str(), 0755), 0);
+    for (int i = 0; i < 5; ++i) {
+        spool_.drop(fmt::format("{}.eml", i), eml({fmt::format("r{}@one.example", i)}));
+        spool_.drop(fmt::format("p1/{}.bsmtp", i), batch({fmt::format("s{}@one.example", i)}));
+    }
+    Run run(*this);
+    run.start();
+    rlimit before;
+    ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+    for (rlim_t free = 0; free < 4; ++free) {
+        const int next = dup(0);
+        close(next);
+        const rlimit low{static_cast<rlim_t>(next) + free, before.rlim_max};
+        ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &low), 0);
+        run.loop.run_until([] { return false; }, 1'100);
+        ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+    }
+    EXPECT_TRUE(run.until_records(10));
+    EXPECT_EQ(run.loaded().size(), 10u);
+    EXPECT_THAT(run.owner.refused_files, IsEmpty());
+    EXPECT_FALSE(run.owner.troubles.empty());
+    EXPECT_EQ(count_files(spool_ / "new"), 0u);
+}
+
+}  // namespace
+}  // namespace postrider
