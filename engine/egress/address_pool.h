@@ -28,6 +28,7 @@ class AddressPool {
     static constexpr size_t kFirstOpenings = 4;
 
     struct Address {
+        size_t users = 0;  // who looks for a connection here; between being woken and going on they stand in no list
         size_t opening = 0;
         size_t open = 0;
         std::vector<PooledConnection*> resting;
@@ -46,7 +47,7 @@ class AddressPool {
     void sweep() {
         std::erase_if(addresses_, [](const auto& entry) {
             const Address& a = *entry.second;
-            return a.opening == 0 && a.open == 0 && a.resting.empty() && a.waiting.empty();
+            return a.users == 0 && a.opening == 0 && a.open == 0 && a.resting.empty() && a.waiting.empty();
         });
     }
 

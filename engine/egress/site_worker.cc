@@ -356,8 +356,17 @@ Task<bool> SiteWorker::open(PooledConnection& pooled) {
         could_not_open(pooled, failure_of(trouble, Phase::connect, found.why), nullptr);
         co_return false;
     }
-    const Candidate& best = found.list.front();
-    auto& address = context_.addresses.at(best.address, pooled.source);
+    auto& address = context_.addresses.at(found.list.front().address, pooled.source);
+    ++address.users;
+    const bool opened = co_await open_at(pooled, address, found.list);
+    --address.users;
+    co_return opened;
+}
+
+// In turn with the others that look for a connection at the address.
+Task<bool> SiteWorker::open_at(PooledConnection& pooled, AddressPool::Address& address,
+                               const std::vector<Candidate>& list) {
+    const Candidate& best = list.front();
     const Turn turn = co_await wait_turn(pooled, best);
     // Who was woken and needs no more passes it on.
     if (!address.resting.empty() || address.may_open()) wake_waiting(address, 1);
@@ -371,7 +380,7 @@ Task<bool> SiteWorker::open(PooledConnection& pooled) {
         case Turn::opens: break;
     }
     ++address.opening;
-    const bool opened = co_await dial_candidates(pooled, found.list);
+    const bool opened = co_await dial_candidates(pooled, list);
     --address.opening;
     // A failure of an address at which nothing is open is everybody's who waits for it.
     wake_waiting(address, opened || address.open > 0 ? 2 : address.waiting.size());
@@ -504,7 +513,7 @@ Task<void> SiteWorker::serve(PooledConnection& pooled) {
     if (!end.reusable) {
         window_ = std::max(1u, window_ / 2);
         // Sessions that end before they take anything: later and later, else they burn the attempts of all mail here.
-        if (!pooled.fruitful)
+        if (!pooled.fruitful && !pooled.reused)
             no_opening_before_ms_ = context_.reactor.now_ms() + (kOpenAgainMs << std::min(fruitless_++, 6u));
         no_opening_before_ms_ = std::max(no_opening_before_ms_, context_.reactor.now_ms() + (live_ > 1 ? 100 : 0));
     }

@@ -58,6 +58,7 @@ class SiteWorker {
     Task<std::optional<SessionFailure>> open_session(PooledConnection& pooled, std::unique_ptr<Connection> connection,
                                                      const Candidate& candidate, bool tls);
     enum class Turn : uint8_t { opens, taken_over, shares_failure, gives_up };
+    Task<bool> open_at(PooledConnection& pooled, AddressPool::Address& address, const std::vector<Candidate>& list);
     Task<Turn> wait_turn(PooledConnection& pooled, const Candidate& best);
     bool take_over(PooledConnection& pooled, const Candidate& candidate);
     Task<bool> dial_candidates(PooledConnection& pooled, const std::vector<Candidate>& candidates);

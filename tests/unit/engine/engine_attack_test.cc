@@ -154,6 +154,27 @@ TEST_F(EngineAttack, F95_NoDescriptorForTheNextFile) {
     EXPECT_EQ(engine_->totals().delivered, kCount);
 }
 
+// More dead addresses than are remembered, and many sites at one of them: one probe each tells it, the rest waits.
+TEST_F(EngineAttack, MoreDeadAddressesThanAreRemembered) {
+    constexpr size_t kAlone = 1'100, kTogether = 150;
+    auto options = plain_sink();
+    for (size_t i = 0; i < kAlone; ++i)
+        options.dns_records.push_back(fmt::format("mx.d{}.test A 127.77.{}.{}", i, i / 250, 1 + i % 250));
+    for (size_t i = 0; i < kTogether; ++i) options.dns_records.push_back(fmt::format("mx.t{}.test A 127.78.0.1", i));
+    start_sink(options);
+    constexpr size_t kSites = kAlone + kTogether;
+    submit_many(3 * kSites, [](size_t i) {
+        const size_t n = i % kSites;
+        return n < kAlone ? fmt::format("d{}.test", n) : fmt::format("t{}.test", n - kAlone);
+    });
+    start_engine(2);
+    ASSERT_TRUE(wait_for([&] { return engine_->totals().deferred_attempts >= kSites; }, 20))
+        << engine_->totals().deferred_attempts;
+    EXPECT_EQ(engine_->totals().finals(), 0u);
+    EXPECT_EQ(sink_->counters().connections, 0u);
+    end_engine();
+}
+
 // The end with windows full of mail on every shard: nobody looks at what another has already put away.
 TEST_F(EngineAttack, StoppedWithFullWindowsOnEveryShard) {
     auto options = plain_sink();
