@@ -1,5 +1,5 @@
-// The backlog with a real reactor and an owner that only writes down: who is ready when, in which turn, and that no record
-// is lost on the way between classes, buckets, parks and windows.
+// The backlog with a real reactor and an owner that only writes down: who is ready when, in which
+// turn, and that no record is lost on the way between classes, buckets, parks and windows.
 #include "queue/backlog.h"
 
 #include <gmock/gmock.h>
@@ -94,7 +94,8 @@ class BacklogTest : public ::testing::Test {
     }
     std::map<DomainId, Backlog::DomainCounts> domains() {
         std::map<DomainId, Backlog::DomainCounts> all;
-        backlog_->for_each_domain([&](const Backlog::DomainCounts& counts) { all[counts.domain] = counts; });
+        backlog_->for_each_domain(
+            [&](const Backlog::DomainCounts& counts) { all[counts.domain] = counts; });
         return all;
     }
 
@@ -125,7 +126,8 @@ TEST_F(BacklogTest, HighPriorityGoesBeforeNormal) {
 
 TEST_F(BacklogTest, CampaignsTakeTurnsOfSixteen) {
     const auto first = accept({.campaign = 100}, ReadyWindow::kCells);
-    for (LabelId campaign = 1; campaign <= 3; ++campaign) accept({.campaign = campaign}, campaign == 2 ? 20 : 40);
+    for (LabelId campaign = 1; campaign <= 3; ++campaign)
+        accept({.campaign = campaign}, campaign == 2 ? 20 : 40);
     const auto got = pull_announced();
     ASSERT_EQ(got.size(), ReadyWindow::kCells + 100u);
     std::vector<std::pair<LabelId, int>> turns;
@@ -135,8 +137,8 @@ TEST_F(BacklogTest, CampaignsTakeTurnsOfSixteen) {
         ++turns.back().second;
     }
     using Turn = std::pair<LabelId, int>;
-    EXPECT_THAT(turns, ElementsAre(Turn{1, 16}, Turn{2, 16}, Turn{3, 16}, Turn{1, 16}, Turn{2, 4}, Turn{3, 16},
-                                   Turn{1, 8}, Turn{3, 8}));
+    EXPECT_THAT(turns, ElementsAre(Turn{1, 16}, Turn{2, 16}, Turn{3, 16}, Turn{1, 16}, Turn{2, 4},
+                                   Turn{3, 16}, Turn{1, 8}, Turn{3, 8}));
 }
 
 // A campaign that comes later does not wait for a million of another.
@@ -332,10 +334,12 @@ TEST_F(BacklogTest, LosesAndRepeatsNothingLikeItsModel) {
         switch (random.below(9)) {
             case 0:
             case 1: {
-                const Want want{domain, random.below(3), random.below(4) ? Priority::normal : Priority::high,
+                const Want want{domain, random.below(3),
+                                random.below(4) ? Priority::normal : Priority::high,
                                 random.below(3) ? 0 : now_s() + 1 + random.below(2),
                                 random.below(10) ? file_ : old};
-                for (const RecordId id : accept(want, 1 + random.below(30))) model[id] = Place::backlog;
+                for (const RecordId id : accept(want, 1 + random.below(30)))
+                    model[id] = Place::backlog;
                 break;
             }
             case 2:
@@ -369,7 +373,8 @@ TEST_F(BacklogTest, LosesAndRepeatsNothingLikeItsModel) {
                     const RecordId id = window->pull();
                     if (!id) {
                         const DomainId empty = window->domain();
-                        if (window->leave()) rotation.erase(rotation.begin() + static_cast<ptrdiff_t>(at));
+                        if (window->leave())
+                            rotation.erase(rotation.begin() + static_cast<ptrdiff_t>(at));
                         backlog_->refill(empty);
                         break;
                     }
@@ -384,7 +389,9 @@ TEST_F(BacklogTest, LosesAndRepeatsNothingLikeItsModel) {
     }
     for (const DomainId domain : parked) backlog_->unpark(domain);
     parked.clear();
-    auto left = [&] { return std::ranges::count(model, Place::backlog, &std::pair<const RecordId, Place>::second); };
+    auto left = [&] {
+        return std::ranges::count(model, Place::backlog, &std::pair<const RecordId, Place>::second);
+    };
     EXPECT_TRUE(loop_.run_until([&] {
         take_announced();
         for (ReadyWindow* window : std::exchange(rotation, {}))

@@ -1,4 +1,5 @@
-// An intake on a spool of its own, with a real reactor and an owner that writes down what it is told.
+// An intake on a spool of its own, with a real reactor and an owner that writes down what it is
+// told.
 #pragma once
 
 #include <algorithm>
@@ -29,10 +30,13 @@ struct RecordingOwner final : IntakeOwner {
     }
     void claimed(FileSlot slot) override { claims.push_back(slot); }
     void refused_recipient(const RefusedRecipient& refused) override {
-        refused_recipients.push_back(fmt::format("{} {} {}", refused.file->name, refused.message_number, refused.text));
+        refused_recipients.push_back(
+            fmt::format("{} {} {}", refused.file->name, refused.message_number, refused.text));
     }
-    void refused_message(const SpoolFile& file, const RefusedMessage& refused, const std::string& bad_name) override {
-        refused_messages.push_back(fmt::format("{} {} <{}> {}", file.name, refused.number, refused.sender, bad_name));
+    void refused_message(const SpoolFile& file, const RefusedMessage& refused,
+                         const std::string& bad_name) override {
+        refused_messages.push_back(
+            fmt::format("{} {} <{}> {}", file.name, refused.number, refused.sender, bad_name));
     }
     void refused_file(FileId, const std::string& name, uint64_t, const std::string&) override {
         refused_files.push_back(name);
@@ -98,7 +102,8 @@ class IntakeTest : public ::testing::Test {
         }
     };
 
-    static std::string eml(const std::vector<std::string>& to, const std::string& body = "hello\n") {
+    static std::string eml(const std::vector<std::string>& to,
+                           const std::string& body = "hello\n") {
         std::string text = "x-sender: s@example.org\n";
         for (const auto& address : to) text += "x-receiver: " + address + "\n";
         return text + "Subject: x\n\n" + body;

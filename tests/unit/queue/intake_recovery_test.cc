@@ -1,4 +1,5 @@
-// The intake after a restart: files in active/ are published again, less what the journals know to be settled.
+// The intake after a restart: files in active/ are published again, less what the journals know to
+// be settled.
 #include <gmock/gmock.h>
 
 #include "tests/unit/queue/intake_fixture.h"
@@ -6,10 +7,10 @@
 namespace postrider {
 namespace {
 
-using ::testing::ElementsAre;
-using ::testing::IsEmpty;
 using testing::count_files;
+using ::testing::ElementsAre;
 using testing::IntakeTest;
+using ::testing::IsEmpty;
 using testing::read_file;
 
 class RecoveryTest : public IntakeTest {
@@ -44,7 +45,8 @@ class RecoveryTest : public IntakeTest {
         record.name = before.name;
         return record;
     }
-    static JournalRecord record_of(RecordKind kind, const Before& before, size_t i, uint16_t attempt, uint32_t due_s = 0) {
+    static JournalRecord record_of(RecordKind kind, const Before& before, size_t i,
+                                   uint16_t attempt, uint32_t due_s = 0) {
         JournalRecord record;
         record.kind = kind;
         record.file = before.id;
@@ -73,23 +75,27 @@ class RecoveryTest : public IntakeTest {
 
 TEST_F(RecoveryTest, WhatIsSettledIsLeftOutAndTheRestKnowsItsPast) {
     for (const bool small : {true, false}) {
-        spool_.drop(small ? "a.eml" : "a.bsmtp", small ? eml({"a@x.example", "b@x.example", "c@x.example", "d@x.example",
-                                                              "e@x.example", "f@x.example"})
-                                                       : three_messages());
+        spool_.drop(small ? "a.eml" : "a.bsmtp",
+                    small ? eml({"a@x.example", "b@x.example", "c@x.example", "d@x.example",
+                                 "e@x.example", "f@x.example"})
+                          : three_messages());
         const Before before = first_run();
         ASSERT_EQ(before.records.size(), 6u);
         Run run(*this);
-        run.start_and_settle(state({claim_record(before), record_of(RecordKind::delivered, before, 0, 1),
-                                    record_of(RecordKind::deferred, before, 1, 2, 4'000'000'000),
-                                    record_of(RecordKind::intent, before, 2, 3),
-                                    record_of(RecordKind::deferred, before, 3, 1, 4'000'000'000),
-                                    record_of(RecordKind::intent, before, 3, 2),
-                                    record_of(RecordKind::bounced, before, 5, 1)}));
+        run.start_and_settle(
+            state({claim_record(before), record_of(RecordKind::delivered, before, 0, 1),
+                   record_of(RecordKind::deferred, before, 1, 2, 4'000'000'000),
+                   record_of(RecordKind::intent, before, 2, 3),
+                   record_of(RecordKind::deferred, before, 3, 1, 4'000'000'000),
+                   record_of(RecordKind::intent, before, 3, 2),
+                   record_of(RecordKind::bounced, before, 5, 1)}));
         const auto& got = run.owner.records;
         ASSERT_EQ(got.size(), 4u);
         const auto all = places(before.records);
         EXPECT_THAT(places(got), ElementsAre(all[1], all[2], all[3], all[4]));
-        const auto fact = [&](size_t i) { return std::tuple(got[i].attempts, got[i].due_s, got[i].possible_duplicate); };
+        const auto fact = [&](size_t i) {
+            return std::tuple(got[i].attempts, got[i].due_s, got[i].possible_duplicate);
+        };
         EXPECT_EQ(fact(0), std::tuple(2, 4'000'000'000u, false));
         EXPECT_EQ(fact(1), std::tuple(3, 0u, true));
         EXPECT_EQ(fact(2), std::tuple(2, 0u, true));
@@ -117,7 +123,8 @@ TEST_F(RecoveryTest, AMissingOrDamagedIndexIsMadeAgainWithTheSamePlaces) {
             testing::write_file(index, damaged);
         }
         Run run(*this);
-        run.start_and_settle(state({claim_record(before), record_of(RecordKind::delivered, before, 1, 1)}));
+        run.start_and_settle(
+            state({claim_record(before), record_of(RecordKind::delivered, before, 1, 1)}));
         auto expected = places(before.records);
         expected.erase(expected.begin() + 1);
         EXPECT_EQ(places(run.owner.records), expected) << flip;
@@ -144,7 +151,8 @@ TEST_F(RecoveryTest, AFileWithoutOpenRecipientsIsDoneWithAtOnce) {
     spool_.drop("a.eml", eml({"a@x.example"}));
     const Before before = first_run();
     Run run(*this);
-    run.start_and_settle(state({claim_record(before), record_of(RecordKind::delivered, before, 0, 1)}));
+    run.start_and_settle(
+        state({claim_record(before), record_of(RecordKind::delivered, before, 0, 1)}));
     EXPECT_THAT(run.owner.records, IsEmpty());
     ASSERT_EQ(run.owner.done.size(), 1u);
     EXPECT_EQ(run.files[run.owner.done[0]].pending, 1u);
@@ -152,8 +160,9 @@ TEST_F(RecoveryTest, AFileWithoutOpenRecipientsIsDoneWithAtOnce) {
 
 // The claim's record did not reach the disk: the file is whole, its name is lost.
 TEST_F(RecoveryTest, AClaimThatWasNotJournalledIsTakenIn) {
-    for (const std::string& text : {batch({"a@x.example"}), eml({"a@x.example"}), "RSET\n" + batch({"a@x.example"}),
-                                    "NOOP\n" + batch({"a@x.example"}), "EHLO x\n" + batch({"a@x.example"})}) {
+    for (const std::string& text :
+         {batch({"a@x.example"}), eml({"a@x.example"}), "RSET\n" + batch({"a@x.example"}),
+          "NOOP\n" + batch({"a@x.example"}), "EHLO x\n" + batch({"a@x.example"})}) {
         const bool is_batch = text[0] != 'x';
         spool_.drop(is_batch ? "a.bsmtp" : "a.eml", text);
         const Before before = first_run();

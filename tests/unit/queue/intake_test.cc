@@ -1,4 +1,5 @@
-// The intake on a real folder: what lies there before it starts, what is dropped while it runs, what it refuses.
+// The intake on a real folder: what lies there before it starts, what is dropped while it runs,
+// what it refuses.
 #include "queue/intake.h"
 
 #include <gmock/gmock.h>
@@ -9,33 +10,35 @@
 namespace postrider {
 namespace {
 
+using testing::count_files;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
-using ::testing::UnorderedElementsAre;
-using testing::count_files;
 using testing::IntakeTest;
+using ::testing::IsEmpty;
 using testing::read_file;
+using ::testing::UnorderedElementsAre;
 using Texts = std::multiset<std::string>;
 
 TEST_F(IntakeTest, FilesOfBeforeAndOfWhileItRuns) {
     spool_.drop("a.eml", eml({"a@one.example", "b@two.example"}));
-    spool_.drop("b.bsmtp", batch({"c@one.example"}, "x-campaign: spring\n") + batch({"d@three.example"}));
+    spool_.drop("b.bsmtp",
+                batch({"c@one.example"}, "x-campaign: spring\n") + batch({"d@three.example"}));
     spool_.drop(".hidden.eml", eml({"no@one.example"}));
     Run run(*this);
     run.start_and_settle();
     EXPECT_EQ(run.owner.records.size(), 4u);
     spool_.drop("c.eml", eml({"e@one.example"}));
     ASSERT_TRUE(run.until_records(5));
-    EXPECT_EQ(run.loaded(), (Texts{"a@one.example ", "b@two.example ", "c@one.example spring", "d@three.example ",
-                                   "e@one.example "}));
+    EXPECT_EQ(run.loaded(), (Texts{"a@one.example ", "b@two.example ", "c@one.example spring",
+                                   "d@three.example ", "e@one.example "}));
     EXPECT_EQ(run.owner.claims, run.owner.done);
     EXPECT_EQ(run.intake.files(), 3u);
     EXPECT_EQ(run.intake.messages(), 4u);
     EXPECT_EQ(run.intake.recipients(), 5u);
     EXPECT_THAT(run.owner.troubles, IsEmpty());
     EXPECT_EQ(count_files(spool_ / "new"), 1u) << "dotfiles are left alone";
-    for (const FileSlot slot : run.owner.claims) EXPECT_EQ(run.files[slot].pending, run.files[slot].name == "c.eml" ? 2u : 3u);
+    for (const FileSlot slot : run.owner.claims)
+        EXPECT_EQ(run.files[slot].pending, run.files[slot].name == "c.eml" ? 2u : 3u);
 }
 
 TEST_F(IntakeTest, FoldersBelowNewAlsoThoseMadeLater) {
@@ -71,7 +74,9 @@ struct OneOfThree {
     testing::RecordingOwner owner{arena};
     Intake intake;
     OneOfThree(MailExchange& exchange, ShardId s, const SpoolDirectory& spool)
-        : shard(s), loop(&exchange, s), intake(*loop, 3, spool, files, arena, supply, domains, labels, {}, owner) {
+        : shard(s),
+          loop(&exchange, s),
+          intake(*loop, 3, spool, files, arena, supply, domains, labels, {}, owner) {
         loop->each_turn([this] { return intake.slice(); });
     }
     ~OneOfThree() {
@@ -82,7 +87,8 @@ struct OneOfThree {
 
 // Also at a restart, whatever the number of shards was: each file has one shard.
 TEST_F(IntakeTest, EachShardTakesItsOwn) {
-    for (int i = 0; i < 60; ++i) spool_.drop(fmt::format("{}.eml", i), eml({fmt::format("r{}@one.example", i)}));
+    for (int i = 0; i < 60; ++i)
+        spool_.drop(fmt::format("{}.eml", i), eml({fmt::format("r{}@one.example", i)}));
     for (int run = 0; run < 2; ++run) {
         MailExchange exchange(3);
         std::vector<std::unique_ptr<OneOfThree>> shards;
@@ -111,10 +117,11 @@ TEST_F(IntakeTest, RefusesWithAReasonAndGoesOn) {
     Run run(*this);
     run.start_and_settle();
     EXPECT_EQ(run.loaded(), Texts{"a@one.example "});
-    EXPECT_THAT(run.owner.refused_files,
-                UnorderedElementsAre("text.txt", "empty.eml", "nobody.eml", "frame.bsmtp", "link.eml"));
+    EXPECT_THAT(run.owner.refused_files, UnorderedElementsAre("text.txt", "empty.eml", "nobody.eml",
+                                                              "frame.bsmtp", "link.eml"));
     EXPECT_THAT(run.owner.refused_recipients, ElementsAre("good.eml 1 bad@@one.example"));
-    for (const auto& name : run.owner.refused_files) EXPECT_NE(read_file(spool_ / ("bad/" + name + ".reason")), "");
+    for (const auto& name : run.owner.refused_files)
+        EXPECT_NE(read_file(spool_ / ("bad/" + name + ".reason")), "");
     EXPECT_EQ(read_file(spool_ / "bad/frame.bsmtp"), batch({"a@one.example"}) + "FROB\n");
     EXPECT_EQ(count_files(spool_ / "active"), 1u) << "the good one, and no index of the refused";
     EXPECT_EQ(run.intake.refused(), 5u);
@@ -122,13 +129,15 @@ TEST_F(IntakeTest, RefusesWithAReasonAndGoesOn) {
 
 TEST_F(IntakeTest, ARefusedMessageIsSetAsideAloneWithItsReason) {
     const std::string bad = batch({"b@one.example", "c@one.example"}, "", "bare \r here");
-    const std::string text = batch({"a@one.example"}) + bad + batch({"d@two.example", "x@@y"}) + batch({"@@"});
+    const std::string text =
+        batch({"a@one.example"}) + bad + batch({"d@two.example", "x@@y"}) + batch({"@@"});
     spool_.drop("b.bsmtp", text);
     Run run(*this);
     run.start_and_settle();
     EXPECT_EQ(run.loaded(), (Texts{"a@one.example ", "d@two.example "}));
     EXPECT_THAT(run.owner.refused_messages, ElementsAre("b.bsmtp 2 <s@example.org> b.bsmtp.2.eml"));
-    EXPECT_THAT(run.owner.refused_recipients, UnorderedElementsAre("b.bsmtp 3 <x@@y>", "b.bsmtp 4 <@@>"));
+    EXPECT_THAT(run.owner.refused_recipients,
+                UnorderedElementsAre("b.bsmtp 3 <x@@y>", "b.bsmtp 4 <@@>"));
     EXPECT_EQ(read_file(spool_ / "bad/b.bsmtp.2.eml"), bad);
     EXPECT_THAT(read_file(spool_ / "bad/b.bsmtp.2.eml.reason"), HasSubstr("CR"));
 }
@@ -169,7 +178,8 @@ TEST_F(IntakeTest, WithoutRoomNothingNewIsBegun) {
     EXPECT_EQ(count_files(spool_ / "new"), 1u);
 }
 
-// Too many open files is a fault of this machine: every file stays where it is and is taken a second later.
+// Too many open files is a fault of this machine: every file stays where it is and is taken a
+// second later.
 TEST_F(IntakeTest, OutOfDescriptorsNothingIsLostOrRefused) {
     ASSERT_EQ(mkdir((spool_ / "new/p1").c_str(), 0755), 0);
     for (int i = 0; i < 5; ++i) {

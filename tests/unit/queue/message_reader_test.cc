@@ -1,4 +1,5 @@
-// A message read again when its turn has come: only if its file is still the one that was claimed (FAULTS 51).
+// A message read again when its turn has come: only if its file is still the one that was claimed
+// (FAULTS 51).
 #include "queue/message_reader.h"
 
 #include <gmock/gmock.h>
@@ -20,12 +21,15 @@ class MessageReaderTest : public IntakeTest {
 };
 
 TEST_F(MessageReaderTest, SmallAndIndexedFilesReadTheSame) {
-    spool_.drop("small.eml", "x-sender: s@example.org\nx-receiver: a@x.example\nx-receiver: b@y.example\nx-job: j\n"
-                             "x-priority: high\nSubject: x\n\n.dots\n");
+    spool_.drop(
+        "small.eml",
+        "x-sender: s@example.org\nx-receiver: a@x.example\nx-receiver: b@y.example\nx-job: j\n"
+        "x-priority: high\nSubject: x\n\n.dots\n");
     std::string many = "x-sender: s@example.org\n";
     for (int i = 0; i < 20; ++i) many += fmt::format("x-receiver: r{}@x.example\n", i);
     spool_.drop("many.eml", many + "Subject: x\n\n.dots\n");
-    spool_.drop("b.bsmtp", batch({"a@x.example"}, "", "..dots") + batch({"b@x.example"}, "", "more"));
+    spool_.drop("b.bsmtp",
+                batch({"a@x.example"}, "", "..dots") + batch({"b@x.example"}, "", "more"));
     Run run(*this);
     run.start_and_settle();
     ASSERT_EQ(run.owner.records.size(), 2u + 20 + 2);
@@ -54,9 +58,11 @@ TEST_F(MessageReaderTest, SmallAndIndexedFilesReadTheSame) {
 TEST_F(MessageReaderTest, AFileThatIsNotWhatWasClaimedIsStale) {
     enum class Fault { shorter, other_octets, replaced, none };
     for (const bool small : {true, false}) {
-        for (const Fault fault : {Fault::shorter, Fault::other_octets, Fault::replaced, Fault::none}) {
+        for (const Fault fault :
+             {Fault::shorter, Fault::other_octets, Fault::replaced, Fault::none}) {
             for (const bool open_already : {true, false}) {
-                spool_.drop(small ? "a.eml" : "a.bsmtp", small ? eml({"a@x.example"}) : batch({"a@x.example"}));
+                spool_.drop(small ? "a.eml" : "a.bsmtp",
+                            small ? eml({"a@x.example"}) : batch({"a@x.example"}));
                 Run run(*this);
                 run.start_and_settle();
                 ASSERT_EQ(run.owner.records.size(), 1u);
@@ -67,16 +73,19 @@ TEST_F(MessageReaderTest, AFileThatIsNotWhatWasClaimedIsStale) {
                 if (open_already) ASSERT_TRUE(run.reader.load(record, message));
                 const std::string text = testing::read_file(path);
                 if (fault == Fault::shorter) ASSERT_EQ(truncate(path.c_str(), 10), 0);
-                if (fault == Fault::other_octets) testing::write_file(path, std::string(text.size(), 'x'));
+                if (fault == Fault::other_octets)
+                    testing::write_file(path, std::string(text.size(), 'x'));
                 if (fault == Fault::replaced) {
                     testing::write_file(spool_ / "tmp/other", text);
                     ASSERT_EQ(rename((spool_ / "tmp/other").c_str(), path.c_str()), 0);
                 }
-                const bool harmless = fault == Fault::none || (fault == Fault::replaced && open_already);
+                const bool harmless =
+                    fault == Fault::none || (fault == Fault::replaced && open_already);
                 if (open_already) {
                     // The file we hold open is the one that was claimed, whoever has its name now.
                     EXPECT_EQ(run.reader.unchanged(message), harmless);
-                    if (fault == Fault::shorter) EXPECT_EQ(content(run, message), fmt::format("error {}", ESTALE));
+                    if (fault == Fault::shorter)
+                        EXPECT_EQ(content(run, message), fmt::format("error {}", ESTALE));
                     run.reader.unload(message);
                 } else {
                     auto loaded = run.reader.load(record, message);
@@ -107,7 +116,8 @@ TEST_F(MessageReaderTest, ADamagedIndexIsStaleAndAfterwardsTheFileCanBeForgotten
 }
 
 TEST_F(MessageReaderTest, KeepsFewFilesOpenAndForgetsThoseThatAreGone) {
-    for (int i = 0; i < 300; ++i) spool_.drop(fmt::format("{}.eml", i), eml({fmt::format("r{}@x.example", i)}));
+    for (int i = 0; i < 300; ++i)
+        spool_.drop(fmt::format("{}.eml", i), eml({fmt::format("r{}@x.example", i)}));
     Run run(*this);
     run.start_and_settle();
     const auto open_files = [] {

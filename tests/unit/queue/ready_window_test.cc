@@ -1,4 +1,5 @@
-// The ready window against a model, its three protocols, and with threads: every record comes out exactly once.
+// The ready window against a model, its three protocols, and with threads: every record comes out
+// exactly once.
 #include "queue/ready_window.h"
 
 #include <gtest/gtest.h>
@@ -21,7 +22,8 @@ TEST(ReadyWindow, IsAQueueLikeItsModel) {
         ReadyWindow window(7);
         std::deque<std::pair<RecordId, uint32_t>> model;
         RecordId next = 1;
-        const uint32_t pushes = 1 + random.below(9);  // of ten steps, so that both full and empty are met
+        const uint32_t pushes =
+            1 + random.below(9);  // of ten steps, so that both full and empty are met
         for (int step = 0; step < 5'000; ++step) {
             if (random.below(10) < pushes) {
                 const uint32_t tag = random.below(3);
@@ -105,8 +107,10 @@ TEST(ReadyWindow, OneConsumerAsksForMoreUntilTheNextRefill) {
     EXPECT_GE(window.waiting(), uint64_t{UINT32_MAX});
 }
 
-// A consumer's part: takes a record, then the following recipients of its message; writes what it saw.
-void consume(ReadyWindow& window, RecordArena& arena, std::atomic<uint32_t>& left, std::vector<RecordId>& out) {
+// A consumer's part: takes a record, then the following recipients of its message; writes what it
+// saw.
+void consume(ReadyWindow& window, RecordArena& arena, std::atomic<uint32_t>& left,
+             std::vector<RecordId>& out) {
     while (left.load(std::memory_order_relaxed) > 0) {
         const RecordId first = window.pull();
         if (!first) {
@@ -134,7 +138,8 @@ TEST(ReadyWindow, OneProducerThreeConsumersAMillionRecords) {
     std::atomic<uint32_t> left{kRecords};
     std::vector<std::vector<RecordId>> got(3);
     std::vector<std::thread> consumers;
-    for (auto& out : got) consumers.emplace_back([&, &mine = out] { consume(window, arena, left, mine); });
+    for (auto& out : got)
+        consumers.emplace_back([&, &mine = out] { consume(window, arena, left, mine); });
     std::vector<RecordId> made;
     for (uint32_t i = 0; i < kRecords; ++i) {
         const RecordId id = supply.take();
@@ -148,7 +153,8 @@ TEST(ReadyWindow, OneProducerThreeConsumersAMillionRecords) {
     std::vector<RecordId> all;
     for (const auto& out : got) {
         // A consumer sees the producer's order.
-        EXPECT_TRUE(std::ranges::is_sorted(out, {}, [&](RecordId id) { return arena[id].place * 4 + arena[id].recipient; }));
+        EXPECT_TRUE(std::ranges::is_sorted(
+            out, {}, [&](RecordId id) { return arena[id].place * 4 + arena[id].recipient; }));
         all.insert(all.end(), out.begin(), out.end());
     }
     std::ranges::sort(made);
@@ -204,8 +210,9 @@ class Workers {
     std::vector<std::thread> threads_;
 };
 
-// The home shard pushes little by little, announces, and frees the window whenever it may. A wake-up that is lost leaves
-// mail in the window for ever; one too many uses a window that was freed.
+// The home shard pushes little by little, announces, and frees the window whenever it may. A
+// wake-up that is lost leaves mail in the window for ever; one too many uses a window that was
+// freed.
 TEST(ReadyWindow, NoMailIsLeftBehindAndNoFreedWindowUsed) {
     constexpr uint64_t kPushed = 200'000;
     Random random(3);

@@ -1,4 +1,5 @@
-// Records, names and files as numbers: the arena, a shard's supply, the name table and the file table, also with threads.
+// Records, names and files as numbers: the arena, a shard's supply, the name table and the file
+// table, also with threads.
 #include "queue/record.h"
 
 #include <gtest/gtest.h>
@@ -149,7 +150,8 @@ TEST(NameCache, ForgetsWhenFullAndStaysRight) {
         const std::string name = "n" + std::to_string(i);
         const uint32_t id = cache.intern(name);
         ASSERT_EQ(table.name(id), name);
-        ASSERT_EQ(cache.intern("n" + std::to_string(i / 2)), table.intern("n" + std::to_string(i / 2)));
+        ASSERT_EQ(cache.intern("n" + std::to_string(i / 2)),
+                  table.intern("n" + std::to_string(i / 2)));
     }
 }
 
@@ -178,7 +180,8 @@ TEST(FileTable, SlotsAreUsedAgainAndFilesStayInPlace) {
     }
     for (auto& thread : threads) thread.join();
     EXPECT_EQ(table.live(), 0u);
-    EXPECT_LE(table.add(std::make_unique<SpoolFile>()), 4 * 100u) << "free slots come before new ones";
+    EXPECT_LE(table.add(std::make_unique<SpoolFile>()), 4 * 100u)
+        << "free slots come before new ones";
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// The spool's folders: one engine at a time, the claim by rename and its races, and what is no message (FAULTS 97).
+// The spool's folders: one engine at a time, the claim by rename and its races, and what is no
+// message (FAULTS 97).
 #include "queue/spool_directory.h"
 
 #include <fcntl.h>
@@ -15,8 +16,8 @@
 namespace postrider {
 namespace {
 
-using ::testing::HasSubstr;
 using testing::count_files;
+using ::testing::HasSubstr;
 using testing::read_file;
 using testing::TempFolder;
 using testing::TempSpool;
@@ -25,7 +26,7 @@ using Entry = SpoolDirectory::Entry;
 
 struct Look {
     Entry entry;
-    struct stat st {};
+    struct stat st{};
     std::string why;
 };
 Look look(SpoolDirectory& spool, const std::string& name, bool top = true, int dir = -1) {
@@ -90,7 +91,8 @@ TEST(SpoolClaim, KeepsNameAndFactsAndTakesTheFileOutOfNew) {
     EXPECT_EQ(count_files(spool / "active"), 0u);
 }
 
-// A claim that a power cut undid is made again: the id must be the same, or the journal's records would be another file's.
+// A claim that a power cut undid is made again: the id must be the same, or the journal's records
+// would be another file's.
 TEST(SpoolClaim, MadeAgainHasTheSameId) {
     TempSpool spool;
     spool.drop("a.eml", "hello");
@@ -143,7 +145,8 @@ TEST(SpoolClaim, AFileThatBecameAnotherIsRefused) {
 
 TEST(SpoolLook, WhatIsNoMessageIsRefusedWithItsReason) {
     TempSpool spool;
-    const auto refused = [&](const std::string& name, const std::string& word, bool top = true, int dir = -1) {
+    const auto refused = [&](const std::string& name, const std::string& word, bool top = true,
+                             int dir = -1) {
         const Look seen = look(*spool, name, top, dir);
         EXPECT_EQ(seen.entry, Entry::refuse) << name;
         EXPECT_THAT(seen.why, HasSubstr(word));
@@ -172,7 +175,8 @@ TEST(SpoolLook, WhatIsNoMessageIsRefusedWithItsReason) {
     refused("deep", "one level", false, folder->get());
 }
 
-// A link that takes the place of the file between look and claim is not followed, and a FIFO does not block.
+// A link that takes the place of the file between look and claim is not followed, and a FIFO does
+// not block.
 TEST(SpoolClaim, DoesNotFollowWhatTookTheFilesPlace) {
     TempSpool spool;
     for (const bool fifo : {false, true}) {
@@ -194,17 +198,20 @@ TEST(SpoolClaim, DoesNotFollowWhatTookTheFilesPlace) {
 
 TEST(SpoolRefusal, AnyNameFindsItsPlaceAndItsReason) {
     TempSpool spool;
-    for (const std::string& name : {std::string(255, 'n'), std::string("two\nlines.eml"), std::string("\xff\xfe"),
-                                    std::string("ende\xcc\x88.txt"), std::string("-rf")}) {
+    for (const std::string& name :
+         {std::string(255, 'n'), std::string("two\nlines.eml"), std::string("\xff\xfe"),
+          std::string("ende\xcc\x88.txt"), std::string("-rf")}) {
         std::set<std::string> places;
         for (int i = 0; i < 12; ++i) {
             spool.drop(name, std::to_string(i));
-            auto moved = spool->refuse_incoming(spool->incoming(), name, fmt::format("reason {}", i));
+            auto moved =
+                spool->refuse_incoming(spool->incoming(), name, fmt::format("reason {}", i));
             ASSERT_TRUE(moved) << moved.error().text;
             EXPECT_TRUE(places.insert(*moved).second);
             EXPECT_LE(moved->size(), 255u);
             EXPECT_EQ(read_file(spool / ("bad/" + *moved)), std::to_string(i));
-            EXPECT_EQ(read_file(spool / ("bad/" + *moved + ".reason")), fmt::format("reason {}\n", i));
+            EXPECT_EQ(read_file(spool / ("bad/" + *moved + ".reason")),
+                      fmt::format("reason {}\n", i));
         }
         if (name.size() < 100) EXPECT_TRUE(places.contains(name)) << "the first keeps its name";
     }
@@ -217,7 +224,8 @@ TEST(SpoolRefusal, AReasonNeverReplacesARefusedFile) {
         spool.drop("a.eml", "the message");
         spool.drop("a.eml.reason", "a producer's own");
         std::set<std::string> kept;
-        for (const std::string name : {reason_first ? "a.eml.reason" : "a.eml", reason_first ? "a.eml" : "a.eml.reason"}) {
+        for (const std::string name :
+             {reason_first ? "a.eml.reason" : "a.eml", reason_first ? "a.eml" : "a.eml.reason"}) {
             auto moved = spool->refuse_incoming(spool->incoming(), name, "no good");
             ASSERT_TRUE(moved) << moved.error().text;
             kept.insert(read_file(spool / ("bad/" + *moved)));
@@ -241,14 +249,17 @@ TEST(SpoolRefusal, AMessageSetAsideAgainAfterACrashIsOneFile) {
         EXPECT_EQ(*kept, name);
     }
     // A crash in mid-copy.
-    ASSERT_EQ(unlink((spool / ("bad/" + name)).c_str()) + unlink((spool / ("bad/" + name + ".reason")).c_str()), 0);
+    ASSERT_EQ(unlink((spool / ("bad/" + name)).c_str()) +
+                  unlink((spool / ("bad/" + name + ".reason")).c_str()),
+              0);
     write_file(spool / ("bad/." + name), "half of another copy");
     ASSERT_TRUE(spool->refuse_message(file->fd.get(), 17, 600'000, name, "a reason"));
     EXPECT_EQ(read_file(spool / ("bad/" + name)), std::string(600'000, 'x'));
     EXPECT_EQ(count_files(spool / "bad"), 2u);
 }
 
-// Producers use a name again, the next day's file among others: what is set aside of it replaces nothing.
+// Producers use a name again, the next day's file among others: what is set aside of it replaces
+// nothing.
 TEST(SpoolRefusal, AMessageOfANamesakeReplacesNothing) {
     TempSpool spool;
     std::set<std::string> places;
@@ -256,7 +267,8 @@ TEST(SpoolRefusal, AMessageOfANamesakeReplacesNothing) {
         spool.drop("b.bsmtp", text);
         auto file = claim(*spool, "b.bsmtp");
         ASSERT_TRUE(file);
-        auto kept = spool->refuse_message(file->fd.get(), 0, text.size(), "b.bsmtp.1.eml", "of " + text);
+        auto kept =
+            spool->refuse_message(file->fd.get(), 0, text.size(), "b.bsmtp.1.eml", "of " + text);
         ASSERT_TRUE(kept) << kept.error().text;
         places.insert(*kept);
         EXPECT_EQ(read_file(spool / ("bad/" + *kept)), text);

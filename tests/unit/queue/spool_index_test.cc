@@ -31,7 +31,8 @@ class SpoolIndexTest : public ::testing::Test {
     Result<void> write(const std::vector<Message>& messages) {
         IndexWriter writer(fd_.get(), file_);
         for (const Message& message : messages) {
-            for (const auto& [where, domain] : message.recipients) writer.add_recipient(where, names_.intern(domain));
+            for (const auto& [where, domain] : message.recipients)
+                writer.add_recipient(where, names_.intern(domain));
             if (message.refused)
                 writer.drop_recipients();
             else
@@ -56,7 +57,8 @@ class SpoolIndexTest : public ::testing::Test {
                 for (size_t i = 0; i < step->count; ++i) {
                     const Range where = step->entries[i].range();
                     if (step->entries[i].domain >= domains->size()) return "error";
-                    text += fmt::format("{}+{} {}\n", where.offset, where.size, domains->at(step->entries[i].domain));
+                    text += fmt::format("{}+{} {}\n", where.offset, where.size,
+                                        domains->at(step->entries[i].domain));
                 }
                 pending += static_cast<uint32_t>(step->count);
                 continue;
@@ -75,11 +77,13 @@ class SpoolIndexTest : public ::testing::Test {
         return text;
     }
     static std::string describe(const Envelope& e, const Content& c) {
-        std::string text = fmt::format("<{}> {} {} {} {} {} {} {} {} {} {}+{} {} {} {}{}{}", e.sender, e.envid, e.job,
-                                       e.campaign, e.tenant, e.pool, static_cast<int>(e.priority), e.not_before_s,
-                                       e.smtputf8, static_cast<int>(e.ret), c.stored.offset, c.stored.size, c.wire_size,
-                                       static_cast<int>(c.form), c.eight_bit, c.crlf_only, c.dots);
-        for (const Range& range : c.removed) text += fmt::format(" -{}+{}", range.offset, range.size);
+        std::string text = fmt::format(
+            "<{}> {} {} {} {} {} {} {} {} {} {}+{} {} {} {}{}{}", e.sender, e.envid, e.job,
+            e.campaign, e.tenant, e.pool, static_cast<int>(e.priority), e.not_before_s, e.smtputf8,
+            static_cast<int>(e.ret), c.stored.offset, c.stored.size, c.wire_size,
+            static_cast<int>(c.form), c.eight_bit, c.crlf_only, c.dots);
+        for (const Range& range : c.removed)
+            text += fmt::format(" -{}+{}", range.offset, range.size);
         return text + "\n";
     }
     static std::string describe(const std::vector<Message>& messages) {
@@ -96,11 +100,14 @@ class SpoolIndexTest : public ::testing::Test {
     }
     static std::vector<Message> make(Random& random, size_t count, uint32_t most_recipients) {
         std::vector<Message> messages(count);
-        auto text = [&](uint32_t most) { return std::string(random.below(most + 1), static_cast<char>('a' + random.below(26))); };
+        auto text = [&](uint32_t most) {
+            return std::string(random.below(most + 1), static_cast<char>('a' + random.below(26)));
+        };
         auto number = [&] { return random.next() >> (16 + random.below(48)); };
         for (Message& message : messages) {
             Envelope& e = message.envelope;
-            e.sender = text(254), e.envid = text(100), e.job = text(255), e.campaign = text(9), e.tenant = text(3), e.pool = text(255);
+            e.sender = text(254), e.envid = text(100), e.job = text(255), e.campaign = text(9),
+            e.tenant = text(3), e.pool = text(255);
             e.priority = random.below(2) ? Priority::high : Priority::normal;
             e.not_before_s = random.below(2) ? 0 : random.below(UINT32_MAX);
             e.smtputf8 = random.below(2);
@@ -110,7 +117,8 @@ class SpoolIndexTest : public ::testing::Test {
             c.wire_size = number();
             c.form = static_cast<StoredForm>(random.below(3));
             c.eight_bit = random.below(2), c.crlf_only = random.below(2), c.dots = random.below(2);
-            for (uint32_t i = random.below(4); i > 0; --i) c.removed.push_back({number(), number()});
+            for (uint32_t i = random.below(4); i > 0; --i)
+                c.removed.push_back({number(), number()});
             for (uint32_t i = random.below(most_recipients + 1); i > 0; --i)
                 message.recipients.emplace_back(Range{number(), random.below(65'536)},
                                                 fmt::format("d{}.example", random.below(50)));
@@ -137,7 +145,9 @@ TEST_F(SpoolIndexTest, WhatIsWrittenIsRead) {
 
 TEST_F(SpoolIndexTest, AHundredThousandRecipientsOfOneMessage) {
     Message message;
-    for (uint32_t i = 0; i < 100'000; ++i) message.recipients.emplace_back(Range{i * 20ull, 19}, fmt::format("d{}.example", i % 30'000));
+    for (uint32_t i = 0; i < 100'000; ++i)
+        message.recipients.emplace_back(Range{i * 20ull, 19},
+                                        fmt::format("d{}.example", i % 30'000));
     message.envelope.sender = "a@b.example";
     std::vector<Message> messages{message, Message{}, message};
     ASSERT_TRUE(write(messages));
@@ -192,7 +202,9 @@ TEST_F(SpoolIndexTest, AnotherFilesIndexIsNotTaken) {
         const FileId id = file_.id;
         const uint64_t size = file_.size;
         const int64_t mtime = file_.mtime_ns;
-        (fact == 0 ? file_.id : fact == 1 ? file_.size : reinterpret_cast<uint64_t&>(file_.mtime_ns)) += 1;
+        (fact == 0   ? file_.id
+         : fact == 1 ? file_.size
+                     : reinterpret_cast<uint64_t&>(file_.mtime_ns)) += 1;
         EXPECT_EQ(read(true), "error");
         EXPECT_EQ(read(false), "error");
         file_.id = id, file_.size = size, file_.mtime_ns = mtime;

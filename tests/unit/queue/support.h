@@ -1,6 +1,8 @@
-// What the tests of the queue share: a spool in a folder of its own, a shard's reactor, files as producers write them.
+// What the tests of the queue share: a spool in a folder of its own, a shard's reactor, files as
+// producers write them.
 #pragma once
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -13,15 +15,14 @@
 #include <memory>
 #include <string>
 
-#include <fmt/format.h>
-
 #include "engine/io/reactor.h"
 #include "queue/file_table.h"
 #include "queue/spool_directory.h"
 
 namespace postrider::testing {
 
-// In memory where there is such a place: these tests make many small files and ask nothing of the disk.
+// In memory where there is such a place: these tests make many small files and ask nothing of the
+// disk.
 inline std::filesystem::path temp_parent() {
     return access("/dev/shm", W_OK) == 0 ? "/dev/shm" : std::filesystem::temp_directory_path();
 }
@@ -58,7 +59,8 @@ inline std::string read_file(const std::string& path) {
 
 inline size_t count_files(const std::string& folder) {
     size_t count = 0;
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) count += entry.is_regular_file();
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder))
+        count += entry.is_regular_file();
     return count;
 }
 
@@ -81,7 +83,8 @@ class TempSpool {
     void drop(const std::string& name, const std::string& text) {
         const std::string from = *this / fmt::format("tmp/{}", ++written_);
         write_file(from, text);
-        ASSERT_EQ(rename(from.c_str(), (*this / ("new/" + name)).c_str()), 0) << name << ": " << strerror(errno);
+        ASSERT_EQ(rename(from.c_str(), (*this / ("new/" + name)).c_str()), 0)
+            << name << ": " << strerror(errno);
     }
     std::string active(FileId id, const std::string& suffix = "") const {
         const std::string name = file_id_text(id);
@@ -112,7 +115,8 @@ class ShardLoop {
 
   private:
     static std::unique_ptr<Reactor> make(ShardId shard, MailExchange& exchange) {
-        auto made = Reactor::make(shard, exchange, {.entries = 64, .receive_buffers = 8, .receive_buffer_size = 64});
+        auto made = Reactor::make(shard, exchange,
+                                  {.entries = 64, .receive_buffers = 8, .receive_buffer_size = 64});
         if (!made) {
             ADD_FAILURE() << made.error().text;
             std::abort();
