@@ -96,6 +96,11 @@ Result<std::unique_ptr<Engine>> Engine::start(Config config) {
     auto tls = TlsContext::make(TlsLevel::opportunistic, shared.tls_sessions);
     if (!tls) return std::unexpected(tls.error());
     shared.tls = std::move(*tls);
+    if (auto verified = TlsContext::make(TlsLevel::verified, shared.tls_sessions))
+        shared.verified_tls = std::move(*verified);
+    else
+        std::fprintf(stderr, "postrider: mail to hosts with enable_tls = \"Required\" will wait: %s\n",
+                     verified.error().text.c_str());
     auto spool = SpoolDirectory::open(shared.config.server.spool);
     if (!spool) return std::unexpected(spool.error());
     shared.spool = std::move(*spool);

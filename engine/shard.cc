@@ -85,7 +85,7 @@ Result<void> Shard::build() {
     });
     backlog_ = std::make_unique<Backlog>(*reactor_, shared_.arena, shared_.files, shared_.schedule, *this);
     context_ = std::make_unique<EgressContext>(
-        EgressContext{*reactor_, *resolver_, health_, buffers_, *shared_.tls, reader_, shared_.arena,
+        EgressContext{*reactor_, *resolver_, health_, buffers_, *shared_.tls, shared_.verified_tls.get(), reader_, shared_.arena,
                       shared_.sockets, addresses_, shared_.sources, config.smtp.prohibited_hosts, config.smtp.port, *this, gate_});
     dispatcher_ = std::make_unique<Dispatcher>(*context_, *this, shared_.sites, config.shaping, shared_.shards);
     intake_ = std::make_unique<Intake>(*reactor_, shared_.shards, *shared_.spool, shared_.files, shared_.arena,

@@ -47,7 +47,7 @@ struct SharedState {
     SiteTable sites;
     SocketBudget sockets;
     SessionCache tls_sessions;
-    std::unique_ptr<TlsContext> tls;
+    std::unique_ptr<TlsContext> tls, verified_tls;
     std::unique_ptr<SpoolDirectory> spool;
     std::shared_ptr<RecoveredState> recovered;
     std::vector<OldSegment> old_segments;  // of earlier runs; shard 0 takes them over

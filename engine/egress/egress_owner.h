@@ -62,6 +62,7 @@ struct EgressContext {
     HostHealth& health;
     BufferPool& buffers;
     TlsContext& tls;
+    TlsContext* verified_tls;  // null: the machine has no root certificates
     MessageReader& reader;
     RecordArena& arena;
     SocketBudget& sockets;

@@ -78,6 +78,7 @@ void PooledConnection::take_over_from(PooledConnection& other) {
     deliveries = other.deliveries;
     session_high = other.session_high;
     session_low = other.session_low;
+    verified = other.verified;
     reused = true;
     other.wake.notify();
 }

@@ -44,6 +44,7 @@ class PooledConnection final : public SessionFeed {
     MonoNs began_ns = 0;  // of the transaction at hand; 0: at rest
     bool retiring = false;
     bool fruitful = false;  // a recipient was accepted for good
+    bool verified = false;  // under TLS with a certificate that names `host`
     bool resting = false;
     bool reused = false;  // taken over from another site
     bool taken = false;   // another site has taken the connection over

@@ -26,12 +26,12 @@ TlsUse tls_use(TlsPolicy policy) {
     }
 }
 
-SessionOptions session_options(const EffectiveShaping& shaping, const std::string& hostname, TlsContext& tls,
-                               const std::string& host) {
+SessionOptions session_options(const EffectiveShaping& shaping, const std::string& hostname,
+                               const EgressContext& context, const std::string& host) {
     SessionOptions options;
     options.hostname = hostname;
     options.tls = tls_use(shaping.enable_tls.value);
-    options.tls_context = &tls;
+    options.tls_context = shaping.enable_tls.value == TlsPolicy::Required ? context.verified_tls : &context.tls;
     options.peer_name = host;
     options.dialogue = shaping.pipelining.value == Pipelining::message ? Dialogue::message
                        : shaping.pipelining.value == Pipelining::group ? Dialogue::group
@@ -454,13 +454,17 @@ Task<bool> SiteWorker::dial_candidates(PooledConnection& pooled, const std::vect
 
 // A connection that another site of ours has left at rest at this address, if there is one.
 bool SiteWorker::take_over(PooledConnection& pooled, const Candidate& candidate) {
-    const bool demands_tls = tls_use(pooled.shaping->enable_tls.value) == TlsUse::required;
+    const TlsPolicy policy = pooled.shaping->enable_tls.value;
+    const auto strong_enough = [&](const PooledConnection& other) {
+        if (policy == TlsPolicy::Required) return other.verified && other.host == candidate.host;
+        return tls_use(policy) != TlsUse::required || other.connection->secured();
+    };
     const uint32_t most = pooled.shaping->max_deliveries_per_connection.value;
     for (PooledConnection* other : context_.addresses.at(candidate.address, pooled.source).resting) {
-        if (other->deliveries >= most || (demands_tls && !other->connection->secured())) continue;
+        if (other->deliveries >= most || !strong_enough(*other)) continue;
         pooled.take_over_from(*other);
         pooled.remember_place(candidate);
-        auto options = session_options(*pooled.shaping, context_.sources[pooled.source].hostname, context_.tls,
+        auto options = session_options(*pooled.shaping, context_.sources[pooled.source].hostname, context_,
                                        candidate.host);
         options.dialogue = std::min(options.dialogue, most_);
         pooled.session->set_options(std::move(options));
@@ -476,12 +480,14 @@ Task<std::optional<SessionFailure>> SiteWorker::open_session(PooledConnection& p
     pooled.remember_place(candidate);
     pooled.session_high = context_.reactor.random().next();
     pooled.session_low = context_.reactor.random().next();
-    auto options = session_options(*pooled.shaping, context_.sources[pooled.source].hostname, context_.tls,
+    auto options = session_options(*pooled.shaping, context_.sources[pooled.source].hostname, context_,
                                    candidate.host);
     if (!tls) options.tls = TlsUse::off;
     options.dialogue = std::min(options.dialogue, most_);
     pooled.session = std::make_unique<Session>(context_.reactor, *pooled.connection, std::move(options));
     auto failure = co_await pooled.session->open();
+    pooled.verified = !failure && pooled.connection->secured() &&
+                      pooled.shaping->enable_tls.value == TlsPolicy::Required;
     if (failure) {
         co_await pooled.session->quit(false);
         pooled.session.reset();

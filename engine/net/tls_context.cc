@@ -4,6 +4,9 @@
 
 #include "engine/net/tls_context.h"
 
+#include <cstdlib>
+#include <string>
+
 #include "engine/net/tls_engine.h"
 
 namespace postrider {
@@ -19,8 +22,19 @@ Result<std::unique_ptr<TlsContext>> TlsContext::make(TlsLevel level, SessionCach
     if (wolfSSL_CTX_SetMinVersion(native, WOLFSSL_TLSV1_2) != WOLFSSL_SUCCESS) {
         return fail("wolfSSL: TLS 1.2 is not built in");
     }
-    // RFC 7435 and FAULTS 65: at this level an expired or self-signed certificate beats none.
-    wolfSSL_CTX_set_verify(native, WOLFSSL_VERIFY_NONE, nullptr);
+    if (level == TlsLevel::verified) {
+        const char* named = std::getenv("SSL_CERT_FILE");
+        const char* roots = named ? named : "/etc/ssl/certs/ca-certificates.crt";
+        // One root of a bundle that cannot be read must not cost the others.
+        if (wolfSSL_CTX_load_verify_locations_ex(native, roots, nullptr, WOLFSSL_LOAD_FLAG_IGNORE_ERR) !=
+            WOLFSSL_SUCCESS)
+            return fail(std::string("no root certificates in ") + roots +
+                        "; install ca-certificates, or name a file with SSL_CERT_FILE");
+        wolfSSL_CTX_set_verify(native, WOLFSSL_VERIFY_PEER, nullptr);
+    } else {
+        // RFC 7435 and FAULTS 65: at this level an expired or self-signed certificate beats none.
+        wolfSSL_CTX_set_verify(native, WOLFSSL_VERIFY_NONE, nullptr);
+    }
     // Sessions live in SessionCache alone: the library's own table is global and locked.
     wolfSSL_CTX_set_session_cache_mode(native,
                                        WOLFSSL_SESS_CACHE_CLIENT | WOLFSSL_SESS_CACHE_NO_INTERNAL);

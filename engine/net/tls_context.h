@@ -20,11 +20,13 @@ class SessionCache;
 // numbered above.
 enum class TlsLevel : uint8_t {
     opportunistic = 1,  // encrypts with whoever answers: no certificate is judged (RFC 7435)
+    verified = 2,       // the chain ends at a root this machine trusts, and the certificate names the host (RFC 9525)
 };
 
 class TlsContext {
   public:
-    // `sessions` outlives the context and may serve several.
+    // `sessions` outlives the context and may serve several. `verified` reads the machine's roots: the file that
+    // SSL_CERT_FILE names, else Debian's.
     static Result<std::unique_ptr<TlsContext>> make(TlsLevel level, SessionCache& sessions);
     ~TlsContext();
     TlsContext(const TlsContext&) = delete;

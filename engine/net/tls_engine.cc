@@ -51,6 +51,11 @@ Result<std::unique_ptr<TlsEngine>> TlsEngine::make(TlsContext& context, const st
                        static_cast<unsigned short>(host.size())) != WOLFSSL_SUCCESS) {
         return fail("TLS: the host name does not fit into SNI");
     }
+    // The reference identity is the MX host itself (FAULTS 66); an address literal has no name to check.
+    if (context.level() == TlsLevel::verified &&
+        (!is_host_name(host) || wolfSSL_check_domain_name(ssl, host.c_str()) != WOLFSSL_SUCCESS)) {
+        return fail("TLS: " + host + " is no name that a certificate can be checked against");
+    }
     engine->offer_session();
     return engine;
 }

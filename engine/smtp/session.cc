@@ -122,6 +122,7 @@ Task<std::optional<SessionFailure>> Session::say_ehlo() {
 }
 
 Task<std::optional<SessionFailure>> Session::start_tls() {
+    if (!options_.tls_context) co_return failed(Phase::starttls, Trouble::tls_failed, "no root certificates here");
     append_starttls(out_);
     const Answered go = co_await command(Phase::starttls);
     if (!go.reply) co_return failed(Phase::starttls, go.trouble, connection_.error_text());

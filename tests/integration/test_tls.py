@@ -1,0 +1,74 @@
+"""What the TLS policy demands is what happens, or the message waits (DESIGN promise 7; FAULTS 60, 61, 62, 65, 66)."""
+
+import os
+import subprocess
+
+import contents
+import harness
+import receivers
+
+CONTENT = contents.text("tls", b"text\r\n")
+GOOD = "mx.good.test"
+
+
+class TlsTest(harness.Case):
+    def certificate(self, name):
+        certificate, key = self.folder / "mx.pem", self.folder / "mx.key"
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30",
+             "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-keyout", key, "-out", certificate],
+            check=True, capture_output=True, stdin=subprocess.DEVNULL)
+        return certificate, key
+
+    def send(self, policy, domains, *sink_options, roots=None):
+        """Runs the engine once on a message to each domain; answers {domain: last record}."""
+        self.sink = receivers.Sink(self, 1, *sink_options)
+        engine = harness.Engine(self, self.sink.dns_port, shaping=f'["default"]\nenable_tls = "{policy}"\n', retry_after=("1h",))
+        for domain in domains:
+            engine.put(f"{domain}.eml", harness.eml("news@sender.test", [f"to@{domain}"], CONTENT))
+        before = os.environ.get("SSL_CERT_FILE")
+        if roots:
+            os.environ["SSL_CERT_FILE"] = str(roots)
+        try:
+            self.code, self.output = engine.run(seconds=60)
+        finally:
+            os.environ.pop("SSL_CERT_FILE", None)
+            if before:
+                os.environ["SSL_CERT_FILE"] = before
+        self.sink.process.end()  # its log is written out
+        return {domain: engine.last(f"to@{domain}") for domain in domains}
+
+    def test_required_takes_a_certificate_that_names_the_host(self):
+        certificate, key = self.certificate(GOOD)
+        records = self.send("Required", ["good.test", "other.test"], "--cert", certificate, "--key", key, roots=certificate)
+        self.assertEqual(records["good.test"]["type"], "Delivery")
+        self.assertTrue(records["good.test"]["tls_cipher"])
+        self.assertEqual(records["other.test"]["type"], "TransientFailure", "the certificate is another host's")
+        self.assertEqual(self.sink.accepted(), ["to@good.test"])
+        self.assertEqual(self.code, 75, self.output)
+
+    def test_required_refuses_an_unknown_root(self):
+        certificate, key = self.certificate(GOOD)
+        records = self.send("Required", ["good.test"], "--cert", certificate, "--key", key)
+        self.assertEqual(records["good.test"]["type"], "TransientFailure")
+        self.assertEqual(self.sink.accepted(), [])
+
+    def test_required_never_goes_in_clear(self):
+        records = self.send("RequiredInsecure", ["good.test"], "--no-tls")
+        self.assertEqual(records["good.test"]["type"], "TransientFailure")
+        self.assertEqual(self.sink.accepted(), [])
+
+    def test_required_insecure_takes_any_certificate(self):
+        records = self.send("RequiredInsecure", ["good.test"])
+        self.assertEqual(records["good.test"]["type"], "Delivery")
+        self.assertTrue(records["good.test"]["tls_cipher"])
+
+    def test_opportunistic_goes_in_clear_where_none_is_offered(self):
+        records = self.send("Opportunistic", ["good.test"], "--no-tls")
+        self.assertEqual(records["good.test"]["type"], "Delivery")
+        self.assertNotIn("tls_cipher", records["good.test"])
+
+    def test_disabled(self):
+        records = self.send("Disabled", ["good.test"])
+        self.assertEqual(records["good.test"]["type"], "Delivery")
+        self.assertNotIn("tls_cipher", records["good.test"])
