@@ -214,7 +214,7 @@ class Workers {
 // wake-up that is lost leaves mail in the window for ever; one too many uses a window that was
 // freed.
 TEST(ReadyWindow, NoMailIsLeftBehindAndNoFreedWindowUsed) {
-    constexpr uint64_t kPushed = 200'000;
+    constexpr uint64_t kPushed = 50'000;
     Random random(3);
     Workers workers;
     std::unique_ptr<ReadyWindow> window;

@@ -177,7 +177,7 @@ TEST_F(SpoolIndexTest, WrittenAgainItHasTheSamePlaces) {
 
 TEST_F(SpoolIndexTest, EveryFlippedOctetIsNoticedAndEveryCut) {
     Random random(9);
-    ASSERT_TRUE(write(make(random, 12, 6)));
+    ASSERT_TRUE(write(make(random, 5, 4)));
     const std::string whole = testing::read_file(folder_ / "index");
     ASSERT_NE(read(true), "error");
     for (size_t at = 0; at < whole.size(); ++at) {
