@@ -3,10 +3,13 @@
 The sink's log is the truth about what arrived, the delivery log about what the engine says, the spool about what is
 left. After each kill every message must be in the spool still, or have a final record; at the end every recipient
 has arrived, and each one that arrived twice was announced by `possible_duplicate`.
+
+CRASH_MESSAGES=100000 tests/integration/run crash    a longer run
 """
 
 import collections
 import fnmatch
+import os
 import random
 import subprocess
 import time
@@ -14,7 +17,7 @@ import time
 import harness
 import receivers
 
-MESSAGES = 20_000
+MESSAGES = int(os.environ.get("CRASH_MESSAGES", "20000"))
 SINGLE_FILES = 200
 KILLS = 10
 REFUSED = "*77@*.test"
