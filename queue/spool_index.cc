@@ -218,7 +218,7 @@ void read_entry(const MessageEntry& entry, const char* text, Envelope& envelope,
     envelope.ret = entry.ret;
     content.stored = {entry.offset, entry.size};
     content.removed.resize(entry.removed);
-    std::memcpy(content.removed.data(), text, entry.removed * sizeof(Range));
+    if (entry.removed > 0) std::memcpy(content.removed.data(), text, entry.removed * sizeof(Range));
     content.wire_size = entry.wire_size;
     content.form = entry.form;
     content.eight_bit = entry.flags & MessageEntry::kEightBit;
