@@ -115,23 +115,27 @@ void MessageReader::unload(LoadedMessage& message) {
     message.open = nullptr;
 }
 
+// One read brings the entry, its texts, and in front of it the last of its recipients: the only one of most messages.
 Result<void> MessageReader::load_indexed(const Record& record, LoadedMessage& message) {
-    const uint64_t offset = uint64_t{record.place} * kIndexUnit;
+    if (record.place <= sizeof(IndexHeader) / kIndexUnit) return fail("index is damaged", ESTALE);
+    const uint64_t offset = (uint64_t{record.place} - 1) * kIndexUnit;
     block_.resize(kEntryRead);
     auto got = files::read_at(message.open->index.get(), block_.data(), block_.size(), offset);
     if (!got) return std::unexpected(got.error());
+    constexpr size_t kAt = sizeof(RecipientEntry);
     MessageEntry entry;
-    if (*got < sizeof entry) return fail("index is cut", ESTALE);
-    std::memcpy(&entry, block_.data(), sizeof entry);
+    if (*got < kAt + sizeof entry) return fail("index is cut", ESTALE);
+    std::memcpy(&message.last_entry, block_.data(), kAt);
+    std::memcpy(&entry, block_.data() + kAt, sizeof entry);
     if (entry.tag != MessageEntry::kTag) return fail("index is damaged", ESTALE);
-    const size_t whole = sizeof entry + entry.text_size();
+    const size_t whole = kAt + sizeof entry + entry.text_size();
     if (whole > *got) {
         block_.resize(whole);
         got = files::read_at(message.open->index.get(), block_.data(), whole, offset);
         if (!got) return std::unexpected(got.error());
         if (*got != whole) return fail("index is cut", ESTALE);
     }
-    read_entry(entry, block_.data() + sizeof entry, message.envelope, message.content);
+    read_entry(entry, block_.data() + kAt + sizeof entry, message.envelope, message.content);
     message.recipients = entry.recipients;
     return {};
 }
@@ -156,11 +160,14 @@ Result<void> MessageReader::recipient(LoadedMessage& message, uint32_t number, R
     if (number >= message.recipients) return fail("no such recipient in its message", ESTALE);
     Range where;
     if (message.open->index) {
-        RecipientEntry entry;
+        RecipientEntry entry = message.last_entry;
         const uint64_t unit = uint64_t{message.place} - message.recipients + number;
-        auto got = files::read_at(message.open->index.get(), &entry, sizeof entry, unit * kIndexUnit);
-        if (!got) return std::unexpected(got.error());
-        if (*got != sizeof entry || entry.tag != RecipientEntry::kTag) return fail("index is damaged", ESTALE);
+        if (number + 1 < message.recipients) {
+            auto got = files::read_at(message.open->index.get(), &entry, sizeof entry, unit * kIndexUnit);
+            if (!got) return std::unexpected(got.error());
+            if (*got != sizeof entry) return fail("index is cut", ESTALE);
+        }
+        if (entry.tag != RecipientEntry::kTag) return fail("index is damaged", ESTALE);
         where = entry.range();
     } else {
         where = message.small_recipients[number];

@@ -19,6 +19,7 @@
 #include "queue/formats/recipient_text.h"
 #include "queue/message.h"
 #include "queue/record.h"
+#include "queue/spool_index.h"
 
 namespace postrider {
 
@@ -61,6 +62,7 @@ struct LoadedMessage {
     uint32_t place = 0;
     uint32_t recipients = 0;               // of the whole message
     std::vector<Range> small_recipients;   // without an index
+    RecipientEntry last_entry{};           // with one: of its last recipient
     std::string text;                      // scratch
 
     const SpoolFile& file() const { return *open->file; }
