@@ -14,7 +14,7 @@ LIBRARIES = []
 # Tables of classes, what sanitizers and profilers add, and constants by their names: of a library for link-time
 # optimisation the sections are not known yet.
 NO_STATE = re.compile(r"^(vtable|typeinfo|typeinfo name|VTT|construction vtable) for "
-                      r"|^_*(asan|tsan|ubsan|sanitizer|profc|llvm|odr_asan|covrec)|(^|::)k[A-Z]\w*$")
+                      r"|^_*(asan|tsan|ubsan|sanitizer|profc|llvm|odr_asan|covrec)|^constinit$|(^|::)k[A-Z]\w*$")
 
 
 def state_of(library):
