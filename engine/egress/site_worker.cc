@@ -13,6 +13,7 @@ namespace {
 constexpr DurationMs kOpenAgainMs = 1'000;   // after a connection could not be opened beside living ones
 constexpr DurationMs kLocalFaultMs = 1'000;  // no descriptors, no memory, no ports
 constexpr DurationMs kInviteEveryMs = 5;
+constexpr DurationMs kNoTlsMs = 600'000;  // after a failed handshake, where TLS is not demanded
 constexpr DurationMs kIdleBesideOpeningMs = 1'000;
 constexpr double kBusy = 0.85;  // of the shard's time
 constexpr size_t kWindowsLookedAt = 64;
@@ -57,6 +58,13 @@ SessionFailure failure_of(Trouble trouble, Phase phase, const std::string& detai
                        .enhanced = verdict.enhanced, .text = std::string(verdict.text), .local = true};
     if (!detail.empty()) failure.outcome.text += ": " + detail;
     return failure;
+}
+
+// The handshake failed, or the host fell silent or hung up at STARTTLS.
+bool is_tls_failure(const SessionFailure& failure) {
+    return failure.trouble == Trouble::tls_failed ||
+           (failure.outcome.phase == Phase::starttls && failure.outcome.local &&
+            (failure.trouble == Trouble::timeout || failure.trouble == Trouble::lost));
 }
 
 }  // namespace
@@ -430,12 +438,13 @@ Task<bool> SiteWorker::dial_candidates(PooledConnection& pooled, const std::vect
             break;
         }
         at += dialled.attempts.size();
-        auto refusal = co_await open_session(pooled, std::move(dialled.connection), *last, true);
-        if (refusal && refusal->trouble == Trouble::tls_failed &&
-            tls_use(pooled.shaping->enable_tls.value) == TlsUse::opportunistic) {
-            // FAULTS 62: once more, in clear.
-            DialOptions again = options;
-            auto second = co_await dial(context_.reactor, context_.buffers, {last->address}, again);
+        const bool may_do_without = tls_use(pooled.shaping->enable_tls.value) == TlsUse::opportunistic;
+        const bool tls = !may_do_without || !tls_failed_lately(last->host);
+        auto refusal = co_await open_session(pooled, std::move(dialled.connection), *last, tls);
+        if (refusal && tls && may_do_without && is_tls_failure(*refusal)) {
+            // FAULTS 62: once more, in clear; and the next ones in clear at once, for a while.
+            tls_failed_until_ms_[last->host] = context_.reactor.now_ms() + kNoTlsMs;
+            auto second = co_await dial(context_.reactor, context_.buffers, {last->address}, options);
             if (second.connection) refusal = co_await open_session(pooled, std::move(second.connection), *last, false);
         }
         if (!refusal) {
@@ -450,6 +459,14 @@ Task<bool> SiteWorker::dial_candidates(PooledConnection& pooled, const std::vect
     best.failure = failure;
     could_not_open(pooled, failure, last);
     co_return false;
+}
+
+bool SiteWorker::tls_failed_lately(const std::string& host) {
+    const auto found = tls_failed_until_ms_.find(host);
+    if (found == tls_failed_until_ms_.end()) return false;
+    if (found->second > context_.reactor.now_ms()) return true;
+    tls_failed_until_ms_.erase(found);
+    return false;
 }
 
 // A connection that another site of ours has left at rest at this address, if there is one.

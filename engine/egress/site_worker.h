@@ -61,6 +61,7 @@ class SiteWorker {
     Task<bool> open_at(PooledConnection& pooled, AddressPool::Address& address, const std::vector<Candidate>& list);
     Task<Turn> wait_turn(PooledConnection& pooled, const Candidate& best);
     bool take_over(PooledConnection& pooled, const Candidate& candidate);
+    bool tls_failed_lately(const std::string& host);
     Task<bool> dial_candidates(PooledConnection& pooled, const std::vector<Candidate>& candidates);
     Task<void> serve(PooledConnection& pooled);
     void could_not_open(PooledConnection& pooled, const SessionFailure& failure, const Candidate* last);
@@ -101,6 +102,7 @@ class SiteWorker {
     std::string parked_why_;
     int64_t invited_ms_ = 0;
     uint32_t next_source_ = 0;
+    std::unordered_map<std::string, int64_t> tls_failed_until_ms_;  // by host: at most the hosts of this site
     Dialogue most_ = Dialogue::message;  // less once a host of the site was out of step
     bool draining_ = false;
     uint64_t opened_ = 0, opened_tls_ = 0;

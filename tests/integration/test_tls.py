@@ -72,3 +72,9 @@ class TlsTest(harness.Case):
         records = self.send("Disabled", ["good.test"])
         self.assertEqual(records["good.test"]["type"], "Delivery")
         self.assertNotIn("tls_cipher", records["good.test"])
+
+    def test_a_host_whose_handshake_fails_gets_its_mail_in_clear(self):
+        """Opportunistic: a server that closes behind its 220 to STARTTLS is tried in clear, and the next time at once."""
+        records = self.send("Opportunistic", ["good.test"], "--rule", 'starttls=* action=close reply="220 go"')
+        self.assertEqual(records["good.test"]["type"], "Delivery", records)
+        self.assertNotIn("tls_cipher", records["good.test"])
