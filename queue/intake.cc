@@ -331,7 +331,8 @@ void Intake::begin(const Name& name) {
     auto refuse = [&](const std::string& reason) {
         auto moved = spool_.refuse_incoming(at, name.name, reason);
         if (!moved && is_local(moved.error().code)) return put_off(name, moved.error());
-        if (!moved && moved.error().code != ENOENT) return pause(moved.error());
+        if (!moved && moved.error().code == ENOENT) return;  // its producer took it away
+        if (!moved) return pause(moved.error());
         ++refused_;
         owner_.refused_file(0, name.name, static_cast<uint64_t>(st.st_size), reason);
     };

@@ -141,6 +141,8 @@ Result<ClaimedFile> SpoolDirectory::claim(int dir, const std::string& name, Spoo
     file.name = name;
     file.form = form;
     auto opened = files::open_beneath(dir, name, O_RDONLY);
+    // A file renamed out of the folder in the midst of the open is no longer beneath it: gone, like any other.
+    if (!opened && opened.error().code == EXDEV) return fail(opened.error().text, ENOENT);
     if (!opened) return std::unexpected(opened.error());
     // Two files with one id (the very same name, size, mtime and inode cannot both exist): take the next id.
     while (true) {
