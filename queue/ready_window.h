@@ -47,7 +47,7 @@ class ReadyWindow {
         cell.tag.store(tag, std::memory_order_relaxed);
         cell.sequence.store(tail_ + 1, std::memory_order_release);
         ++tail_;
-        published_.store(tail_, std::memory_order_release);
+        published_.store(tail_, std::memory_order_seq_cst);  // against leave()
         return true;
     }
 
@@ -73,8 +73,11 @@ class ReadyWindow {
     // The site's worker, when it found the window empty: true when it has left and the pointer must be forgotten; false
     // when mail has come meanwhile and it stays.
     bool leave() {
+        // push() then announce() on one side, this store then this load on the other, all sequentially consistent: one of
+        // the two sees the other.
         in_rotation_.store(false, std::memory_order_seq_cst);
-        if (!empty() && !in_rotation_.exchange(true, std::memory_order_seq_cst)) return false;
+        const bool holds_mail = published_.load(std::memory_order_seq_cst) != head_.load(std::memory_order_relaxed);
+        if (holds_mail && !in_rotation_.exchange(true, std::memory_order_seq_cst)) return false;
         drop_reference();
         return true;
     }
