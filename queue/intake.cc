@@ -186,6 +186,15 @@ void Intake::complete(int result, bool, std::span<const char>) {
     reactor_.ring().poll(notify_, POLLIN, this);
 }
 
+// Of what was just made in place: a file is still being written, and its closing tells; a link, FIFO or socket has no
+// closing and is looked at now.
+bool Intake::refused_by_kind(const std::string& folder, const std::string& name) const {
+    const std::string path = folder.empty() ? name : folder + "/" + name;
+    struct stat st;
+    return fstatat(spool_.incoming(), path.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+           (!S_ISREG(st.st_mode) || st.st_nlink > 1);
+}
+
 void Intake::read_notices() {
     alignas(inotify_event) char buffer[16 * 1024];
     for (;;) {
@@ -208,7 +217,7 @@ void Intake::read_notices() {
             if (name.front() == '.') continue;
             if (notice->mask & IN_ISDIR) {
                 if (at->second.empty()) scan(name);
-            } else if (!(notice->mask & IN_CREATE) && mine(name)) {
+            } else if (mine(name) && (!(notice->mask & IN_CREATE) || refused_by_kind(at->second, name))) {
                 names_.push_back({at->second, name});
             }
         }

@@ -111,6 +111,7 @@ class Intake final : private Operation, private Timer {
     void watch(const std::string& folder);
     void complete(int result, bool more, std::span<const char> buffer) override;
     void read_notices();
+    bool refused_by_kind(const std::string& folder, const std::string& name) const;
     void on_timer() override {}
 
     // Files.

@@ -83,6 +83,19 @@ class SpoolTest(harness.Case):
         self.assertTrue(stat.S_ISFIFO((self.bad / "pipe.eml").lstat().st_mode))
         self.assertTrue(secret.exists(), "what a link points at is not touched")
 
+    def test_things_made_while_the_engine_runs(self):
+        secret = self.folder / "secret"
+        secret.write_bytes(harness.eml("news@sender.test", ["leak@aiosmtpd.test"], CONTENT))
+        process = self.engine.start()
+        self.good("before.eml", "before@aiosmtpd.test")
+        self.eventually(lambda: self.engine.records("before@aiosmtpd.test"), "the engine takes mail in")
+        (self.new / "link.eml").symlink_to(secret)
+        os.link(secret, self.new / "hard.eml")
+        os.mkfifo(self.new / "pipe.eml")
+        for name in ("link.eml", "hard.eml", "pipe.eml"):
+            self.eventually(lambda: (self.bad / (name + ".reason")).exists(), f"{name} is refused at once", 10)
+        self.assertTrue(process.alive())
+
     def test_unreadable(self):
         """Without root, as in production: what the engine may not read is set aside."""
         self.good("closed.eml", "closed@aiosmtpd.test")
