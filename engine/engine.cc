@@ -81,6 +81,20 @@ Result<void> forget_gone(const SpoolDirectory& spool, RecoveredState& recovered)
     return {};
 }
 
+// Shards with connections in flight when the shutdown timeout passed, and what they refer to: the kernel may still write into
+// them, so they last as long as the process, which is about to end.
+struct LeftBehind {
+    std::unique_ptr<SharedState> shared;
+    std::vector<std::unique_ptr<Shard>> shards;
+};
+
+void leave_behind(LeftBehind rest) {
+    static std::mutex mutex;
+    static auto* kept = new std::vector<LeftBehind>;
+    std::scoped_lock lock(mutex);
+    kept->push_back(std::move(rest));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Engine>> Engine::start(Config config) {
@@ -135,12 +149,8 @@ Result<void> Engine::start_shards() {
                 return;
             }
             ready.set_value(shard->get());
-            if ((*shard)->run()) {
-                ended_[i] = std::move(*shard);
-            } else {
-                clean_ = false;
-                (void)shard->release();  // connections are still in flight: the process ends with them
-            }
+            if (!(*shard)->run()) clean_ = false;
+            ended_[i] = std::move(*shard);
             --running_;
         });
     }
@@ -164,7 +174,7 @@ Engine::~Engine() {
         stop_at_once();
         join();
     }
-    if (!clean_) (void)shared_.release();  // shards left behind still refer to it
+    if (!clean_) leave_behind({std::move(shared_), std::move(ended_)});
 }
 
 void Engine::stop() {
@@ -187,7 +197,7 @@ bool Engine::join() {
     threads_.clear();
     std::scoped_lock lock(shards_mutex_);
     shards_.clear();
-    ended_.clear();
+    if (clean_) ended_.clear();
     return clean_;
 }
 

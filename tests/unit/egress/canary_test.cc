@@ -177,6 +177,7 @@ TEST(Canary, F55_NoTwoMessagesAreMixed) {
         shard.reactor->turn(0);
         for (int i = 1; i < kConnections; ++i) spawn(shard.gate, keep_sending(shard, server.address, feed));
         shard.run(keep_sending(shard, server.address, feed));
+        std::scoped_lock lock(server.mutex);  // a serving thread may still be at its last line
         EXPECT_EQ(server.mixed, 0);
         EXPECT_GT(server.cut, 20);  // the server was moody indeed
         EXPECT_EQ(server.taken.size(), kMessages);
