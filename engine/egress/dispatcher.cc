@@ -75,7 +75,9 @@ void Dispatcher::bind(ReadyWindow& window, Binding& binding, std::shared_ptr<con
     binding.expires_ms = route->expires_ms;
     binding.dns_failures = 0;
     if (!same) {
-        auto shaping = std::make_shared<EffectiveShaping>(shaping_.effective(name, site.name(), hosts, ""));
+        // With one configured source its `sources` blocks hold; with several they are not applied yet (engine.cc warns).
+        const std::string only_source = context_.sources.size() == 2 ? context_.sources[1].name : "";
+        auto shaping = std::make_shared<EffectiveShaping>(shaping_.effective(name, site.name(), hosts, only_source));
         site.bind(std::move(route), std::move(shaping));
     }
     owner_.send_window(site, window, binding.expires_ms);
