@@ -1,8 +1,6 @@
 #include "queue/intake.h"
 
 #include <fcntl.h>
-#include <poll.h>
-#include <sys/inotify.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,15 +16,8 @@ namespace postrider {
 namespace {
 
 constexpr size_t kReadBlock = 256 * 1024;
-constexpr size_t kNamesAtOnce = 512;
 constexpr size_t kFilesInSlice = 8;
 constexpr DurationMs kPauseMs = 1'000;
-
-// A fault of this machine, not of the file.
-bool is_local(int code) {
-    return code == EMFILE || code == ENFILE || code == ENOMEM || code == ENOSPC || code == EDQUOT ||
-           code == EIO || code == EROFS;
-}
 
 // The first octets of a file whose name is lost: a command of batch SMTP, or a header.
 bool is_batch_opening(const char* first) {
@@ -128,136 +119,8 @@ Intake::~Intake() {
     if (notify_ >= 0) ::close(notify_);
 }
 
-Result<void> Intake::start(std::shared_ptr<const RecoveredState> recovered) {
-    recovered_ = std::move(recovered);
-    auto listed = spool_.scan_active([&](FileId id) {
-        if (id % shards_ == reactor_.shard()) recovering_.push_back(id);
-    });
-    if (!listed) return listed;
-    notify_ = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-    if (notify_ < 0) return fail_errno("inotify (fs.inotify.max_user_instances)");
-    watch("");
-    scan("");
-    watching_ = true;
-    reactor_.ring().poll(notify_, POLLIN, this);
-    return {};
-}
-
-void Intake::close() {
-    if (watching_) reactor_.ring().cancel(this);
-}
-
 bool Intake::idle() const {
     return !job_ && names_.empty() && scans_.empty() && !listing_ && recovering_.empty();
-}
-
-// ---- names
-
-bool Intake::mine(std::string_view name) const { return hash64(name) % shards_ == reactor_.shard(); }
-
-void Intake::scan(std::string folder) {
-    if (std::ranges::find(scans_, folder) == scans_.end()) scans_.push_back(std::move(folder));
-}
-
-void Intake::watch(const std::string& folder) {
-    const std::string path = spool_.path() + "/new" + (folder.empty() ? "" : "/" + folder);
-    const int wd = inotify_add_watch(notify_, path.c_str(),
-                                     IN_MOVED_TO | IN_CLOSE_WRITE | IN_CREATE | IN_ONLYDIR | IN_DONT_FOLLOW);
-    if (wd < 0) {
-        owner_.trouble(Error{errno, fmt::format("inotify watch of {}: {} (fs.inotify.max_user_watches)", path,
-                                                std::strerror(errno))});
-        return;
-    }
-    // A folder that is watched already keeps its number; one that was renamed, or took another's place, replaces what
-    // was known of its name.
-    std::erase_if(watches_, [&](const auto& known) {
-        if (known.first != wd && known.second == folder) inotify_rm_watch(notify_, known.first);
-        return known.first == wd || known.second == folder;
-    });
-    watches_.emplace_back(wd, folder);
-}
-
-void Intake::complete(int result, bool, std::span<const char>) {
-    if (result < 0) {
-        watching_ = false;
-        return;
-    }
-    read_notices();
-    reactor_.ring().poll(notify_, POLLIN, this);
-}
-
-// Of what was just made in place: a file is still being written, and its closing tells; a link, FIFO or socket has no
-// closing and is looked at now.
-bool Intake::refused_by_kind(const std::string& folder, const std::string& name) const {
-    const std::string path = folder.empty() ? name : folder + "/" + name;
-    struct stat st;
-    return fstatat(spool_.incoming(), path.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-           (!S_ISREG(st.st_mode) || st.st_nlink > 1);
-}
-
-void Intake::read_notices() {
-    alignas(inotify_event) char buffer[16 * 1024];
-    for (;;) {
-        const ssize_t got = ::read(notify_, buffer, sizeof buffer);
-        if (got <= 0) return;
-        for (const char* p = buffer; p < buffer + got;) {
-            const auto* notice = reinterpret_cast<const inotify_event*>(p);
-            p += sizeof(inotify_event) + notice->len;
-            if (notice->mask & IN_Q_OVERFLOW) {  // names were lost: list everything again
-                for (const auto& [wd, folder] : watches_) scan(folder);
-                continue;
-            }
-            auto at = std::ranges::find(watches_, notice->wd, &std::pair<int, std::string>::first);
-            if (notice->mask & IN_IGNORED) {
-                if (at != watches_.end()) watches_.erase(at);
-                continue;
-            }
-            if (at == watches_.end() || notice->len == 0) continue;
-            const std::string name = notice->name;
-            if (name.front() == '.') continue;
-            if (notice->mask & IN_ISDIR) {
-                if (at->second.empty()) scan(name);
-            } else if (mine(name) && (!(notice->mask & IN_CREATE) || refused_by_kind(at->second, name))) {
-                names_.push_back({at->second, name});
-            }
-        }
-    }
-}
-
-// Lists a bounded number of names; true while there may be more.
-bool Intake::read_names() {
-    if (!listing_) {
-        if (scans_.empty()) return false;
-        scanning_ = std::move(scans_.front());
-        scans_.pop_front();
-        if (!scanning_.empty()) watch(scanning_);  // before the listing, so that nothing falls between
-        auto folder = spool_.open_incoming(scanning_);
-        const int copy = folder ? fcntl(folder->get(), F_DUPFD_CLOEXEC, 0) : -1;
-        listing_ = copy >= 0 ? fdopendir(copy) : nullptr;
-        if (!listing_) {
-            const Error error = folder ? Error{errno, std::strerror(errno)} : folder.error();
-            if (copy >= 0) ::close(copy);
-            if (!is_local(error.code)) return true;  // the folder is gone
-            scans_.push_front(scanning_);
-            pause(Error{error.code, "list new/" + scanning_ + ": " + error.text});
-            return false;
-        }
-    }
-    for (size_t seen = 0; seen < kNamesAtOnce; ++seen) {
-        const dirent* entry = readdir(listing_);
-        if (!entry) {
-            closedir(listing_);
-            listing_ = nullptr;
-            return !scans_.empty();
-        }
-        const std::string_view name = entry->d_name;
-        if (name.front() == '.') continue;  // dotfiles, and "." and ".."
-        if (scanning_.empty() && entry->d_type == DT_DIR)
-            scan(std::string(name));
-        else if (mine(name))
-            names_.push_back({scanning_, std::string(name)});
-    }
-    return true;
 }
 
 // ---- files
@@ -329,7 +192,7 @@ bool Intake::begin_recovered() {
 
 void Intake::begin(const Name& name) {
     auto dir = name.folder.empty() ? Result<FileDescriptor>(FileDescriptor()) : spool_.open_incoming(name.folder);
-    if (!dir) return is_local(dir.error().code) ? put_off(name, dir.error()) : void();
+    if (!dir) return is_local_fault(dir.error().code) ? put_off(name, dir.error()) : void();
     const int at = name.folder.empty() ? spool_.incoming() : dir->get();
     struct stat st;
     std::string why;
@@ -339,7 +202,7 @@ void Intake::begin(const Name& name) {
     if (entry == Entry::folder) return scan(name.name);
     auto refuse = [&](const std::string& reason) {
         auto moved = spool_.refuse_incoming(at, name.name, reason);
-        if (!moved && is_local(moved.error().code)) return put_off(name, moved.error());
+        if (!moved && is_local_fault(moved.error().code)) return put_off(name, moved.error());
         if (!moved && moved.error().code == ENOENT) return;  // its producer took it away
         if (!moved) return pause(moved.error());
         ++refused_;
@@ -349,7 +212,7 @@ void Intake::begin(const Name& name) {
     auto claimed = spool_.claim(at, name.name, entry == Entry::batch ? SpoolForm::batch : SpoolForm::eml, st);
     if (!claimed) {
         if (claimed.error().code == ENOENT) return;
-        if (is_local(claimed.error().code)) return put_off(name, claimed.error());
+        if (is_local_fault(claimed.error().code)) return put_off(name, claimed.error());
         return refuse(claimed.error().text);
     }
     auto file = std::make_unique<SpoolFile>();
@@ -387,7 +250,7 @@ bool Intake::work() {
     if (job.stage == Job::Stage::reading) {
         auto read = read_block(job);
         if (read) return job_ != nullptr;  // a small file is done with
-        if (is_local(read.error().code)) {
+        if (is_local_fault(read.error().code)) {
             pause(read.error());
             job.offset = 0;  // read it again from its beginning
             job.batch.reset();

@@ -28,4 +28,10 @@ inline std::unexpected<Error> fail_errno(std::string what, int code = errno) {
     return std::unexpected(Error{code, std::move(what)});
 }
 
+// A fault of this machine, not of the file or the peer at hand: it passes, and the same is tried again.
+inline bool is_local_fault(int code) {
+    return code == EMFILE || code == ENFILE || code == ENOMEM || code == ENOSPC || code == EDQUOT || code == EIO ||
+           code == EROFS;
+}
+
 }  // namespace postrider

@@ -12,19 +12,6 @@ constexpr int64_t kDnsRetryLongestS = 600;
 constexpr size_t kBouncesAtOnce = 200;
 constexpr size_t kAddressesKept = 1024;
 
-Outcome outcome_of(Trouble trouble, const std::string& detail) {
-    const Verdict& verdict = judge(trouble);
-    Outcome outcome;
-    outcome.kind = verdict.kind;
-    outcome.scope = verdict.scope;
-    outcome.phase = Phase::connect;
-    outcome.code = verdict.code;
-    outcome.enhanced = verdict.enhanced;
-    outcome.text = verdict.text;
-    if (!detail.empty()) outcome.text += ": " + detail;
-    return outcome;
-}
-
 Trouble trouble_of(MailRoute::Kind kind) {
     switch (kind) {
         case MailRoute::Kind::null_mx: return Trouble::null_mx;
@@ -85,7 +72,7 @@ void Dispatcher::bind(ReadyWindow& window, Binding& binding, std::shared_ptr<con
 
 // DNS says that this domain takes no mail: everything of it bounces, a slice at a time.
 Task<void> Dispatcher::bounce_all(ReadyWindow& window, const MailRoute& route) {
-    const Outcome outcome = outcome_of(trouble_of(route.kind), route.why);
+    const Outcome outcome = outcome_of(trouble_of(route.kind), Phase::connect, route.why);
     for (;;) {
         for (size_t i = 0; i < kBouncesAtOnce; ++i) {
             const RecordId id = window.pull();
@@ -113,7 +100,7 @@ void Dispatcher::park_domain(ReadyWindow& window, Binding& binding, const MailRo
     const int64_t wait_s = std::min(kDnsRetryLongestS, kDnsRetryFirstS << std::min(binding.dns_failures, 4u));
     ++binding.dns_failures;
     const DomainId domain = window.domain();
-    const Outcome outcome = outcome_of(Trouble::dns_temporary, route.why);
+    const Outcome outcome = outcome_of(Trouble::dns_temporary, Phase::connect, route.why);
     // One recipient tells it; a DNS failure burns no attempt (FAULTS 88).
     if (const RecordId id = window.pull()) {
         if (context_.owner.expired(id))

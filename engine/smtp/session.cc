@@ -24,25 +24,12 @@ Session::Session(Reactor& reactor, Connection& connection, SessionOptions option
 
 // ---- opening
 
-SessionFailure Session::failed(Phase phase, Trouble trouble, std::string_view detail) {
-    const Verdict& verdict = judge(trouble);
-    SessionFailure failure{trouble, {}};
-    failure.outcome.kind = verdict.kind;
-    failure.outcome.scope = verdict.scope;
-    failure.outcome.phase = phase;
-    failure.outcome.code = verdict.code;
-    failure.outcome.enhanced = verdict.enhanced;
-    failure.outcome.text = verdict.text;
-    if (!detail.empty()) failure.outcome.text.append(": ").append(detail.substr(0, 200));
-    return failure;
-}
-
 // Of a reply that does not accept: a refusal, or the answer to another command (a greeting of 250, a 354 to EHLO).
 SessionFailure Session::refused(Phase phase, const Reply& reply) {
     if (answer(phase, reply) != Answer::refused) {
         std::string said;
         log_text(reply, said);
-        return failed(phase, Trouble::out_of_step, said);
+        return failure_of(Trouble::out_of_step, phase, said);
     }
     const Refusal refusal = judge_refusal(phase, reply, false);
     SessionFailure failure{Trouble::lost, {}};
@@ -90,13 +77,13 @@ Task<Session::Answered> Session::command(Phase phase) {
 Task<std::optional<SessionFailure>> Session::open() {
     // RFC 5321 3.1: the server speaks first.
     const Answered greeting = co_await command(Phase::greeting);
-    if (!greeting.reply) co_return failed(Phase::greeting, greeting.trouble, connection_.error_text());
+    if (!greeting.reply) co_return failure_of(greeting.trouble, Phase::greeting, connection_.error_text());
     if (answer(Phase::greeting, *greeting.reply) != Answer::accepted)
         co_return refused(Phase::greeting, *greeting.reply);
     if (auto failure = co_await say_ehlo()) co_return failure;
     if (options_.tls == TlsUse::off) co_return std::nullopt;
     if (!capabilities_.starttls) {
-        if (options_.tls == TlsUse::required) co_return failed(Phase::starttls, Trouble::tls_not_offered);
+        if (options_.tls == TlsUse::required) co_return failure_of(Trouble::tls_not_offered, Phase::starttls);
         co_return std::nullopt;
     }
     if (auto failure = co_await start_tls()) co_return failure;
@@ -105,27 +92,27 @@ Task<std::optional<SessionFailure>> Session::open() {
 
 Task<std::optional<SessionFailure>> Session::say_ehlo() {
     capabilities_ = {};
-    if (!append_ehlo(out_, options_.hostname)) co_return failed(Phase::ehlo, Trouble::bad_sender);
+    if (!append_ehlo(out_, options_.hostname)) co_return failure_of(Trouble::bad_sender, Phase::ehlo);
     Answered ehlo = co_await command(Phase::ehlo);
-    if (!ehlo.reply) co_return failed(Phase::ehlo, ehlo.trouble, connection_.error_text());
+    if (!ehlo.reply) co_return failure_of(ehlo.trouble, Phase::ehlo, connection_.error_text());
     if (answer(Phase::ehlo, *ehlo.reply) == Answer::accepted) {
         capabilities_ = parse_capabilities(*ehlo.reply);
         co_return std::nullopt;
     }
     // RFC 5321 3.2: an old host may know HELO only. Under TLS it has said EHLO before.
     if (!helo_may_help(*ehlo.reply) || connection_.secured()) co_return refused(Phase::ehlo, *ehlo.reply);
-    if (!append_helo(out_, options_.hostname)) co_return failed(Phase::helo, Trouble::bad_sender);
+    if (!append_helo(out_, options_.hostname)) co_return failure_of(Trouble::bad_sender, Phase::helo);
     ehlo = co_await command(Phase::helo);
-    if (!ehlo.reply) co_return failed(Phase::helo, ehlo.trouble, connection_.error_text());
+    if (!ehlo.reply) co_return failure_of(ehlo.trouble, Phase::helo, connection_.error_text());
     if (answer(Phase::helo, *ehlo.reply) != Answer::accepted) co_return refused(Phase::helo, *ehlo.reply);
     co_return std::nullopt;
 }
 
 Task<std::optional<SessionFailure>> Session::start_tls() {
-    if (!options_.tls_context) co_return failed(Phase::starttls, Trouble::tls_failed, "no root certificates here");
+    if (!options_.tls_context) co_return failure_of(Trouble::tls_failed, Phase::starttls, "no root certificates here");
     append_starttls(out_);
     const Answered go = co_await command(Phase::starttls);
-    if (!go.reply) co_return failed(Phase::starttls, go.trouble, connection_.error_text());
+    if (!go.reply) co_return failure_of(go.trouble, Phase::starttls, connection_.error_text());
     const Answer said = answer(Phase::starttls, *go.reply);
     if (said != Answer::accepted) {
         // RFC 3207 4: refused; go on in clear if the policy lets us (FAULTS 60).
@@ -133,10 +120,10 @@ Task<std::optional<SessionFailure>> Session::start_tls() {
             co_return refused(Phase::starttls, *go.reply);
         co_return std::nullopt;
     }
-    if (!connection_.input().empty()) co_return failed(Phase::starttls, Trouble::tls_injection);  // FAULTS 59
+    if (!connection_.input().empty()) co_return failure_of(Trouble::tls_injection, Phase::starttls);  // FAULTS 59
     parser_.reset();
     tls_ = co_await connection_.start_tls(*options_.tls_context, options_.peer_name, deadline(Phase::starttls));
-    if (!tls_.ok) co_return failed(Phase::starttls, Trouble::tls_failed, tls_.error);
+    if (!tls_.ok) co_return failure_of(Trouble::tls_failed, Phase::starttls, tls_.error);
     // RFC 3207 4.2: what was known before the handshake is forgotten.
     auto failure = co_await say_ehlo();
     if (failure) {  // FAULTS 63: as if the handshake had failed, and no bounce

@@ -71,6 +71,10 @@ struct SessionFailure {
     Outcome outcome;
 };
 
+inline SessionFailure failure_of(Trouble trouble, Phase phase, std::string_view detail = {}) {
+    return {trouble, outcome_of(trouble, phase, detail)};
+}
+
 struct SessionEnd {
     bool reusable = false;   // nothing is outstanding: idle, may carry more later
     bool may_quit = false;   // QUIT is polite
@@ -102,7 +106,6 @@ class Session {
     Task<Answered> command(Phase phase);
     Task<std::optional<SessionFailure>> say_ehlo();
     Task<std::optional<SessionFailure>> start_tls();
-    SessionFailure failed(Phase phase, Trouble trouble, std::string_view detail = {});
     SessionFailure refused(Phase phase, const Reply& reply);
 
     enum class Parsed : uint8_t { nothing, reply, bad };

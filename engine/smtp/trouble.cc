@@ -98,6 +98,14 @@ bool is_final(Phase phase) {
 
 const Verdict& judge(Trouble trouble) { return kRows[static_cast<size_t>(trouble)].verdict; }
 
+Outcome outcome_of(Trouble trouble, Phase phase, std::string_view detail) {
+    const Verdict& verdict = judge(trouble);
+    Outcome outcome{.kind = verdict.kind, .scope = verdict.scope, .phase = phase, .code = verdict.code,
+                    .enhanced = verdict.enhanced, .text = std::string(verdict.text)};
+    if (!detail.empty()) outcome.text.append(": ").append(detail.substr(0, 200));
+    return outcome;
+}
+
 Verdict judge_in_flight(Trouble trouble) {
     Verdict verdict = judge(trouble);
     // RFC 5321 4.5.3.2.6, RFC 1047: the receiver may have taken the message. As after a 451 it is tried again.

@@ -65,6 +65,8 @@ struct Verdict {
 
 // The fate of a recipient that this trouble leaves unsettled, before its final dot.
 const Verdict& judge(Trouble trouble);
+// The same as an outcome of the phase; of `detail`, where and what exactly, the first 200 octets are told.
+Outcome outcome_of(Trouble trouble, Phase phase, std::string_view detail = {});
 // The same once the dot may have been seen: ambiguous, in the words of this trouble (FAULTS 1).
 Verdict judge_in_flight(Trouble trouble);
 

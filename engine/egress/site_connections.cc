@@ -1,0 +1,316 @@
+// The connections of a site worker, from the lease to the end: a turn at the address, another site's connection at rest or
+// a dial and a session of its own, carrying and resting, and what a failure to open means for the site.
+#include <algorithm>
+
+#include "engine/core/check.h"
+#include "engine/egress/pooled_connection.h"
+#include "engine/net/dial.h"
+
+namespace postrider {
+namespace {
+
+constexpr DurationMs kOpenAgainMs = 1'000;   // after a connection could not be opened beside living ones
+constexpr DurationMs kLocalFaultMs = 1'000;  // no descriptors, no memory, no ports
+constexpr DurationMs kNoTlsMs = 600'000;  // after a failed handshake, where TLS is not demanded
+constexpr DurationMs kIdleBesideOpeningMs = 1'000;
+
+TlsUse tls_use(TlsPolicy policy) {
+    switch (policy) {
+        case TlsPolicy::Disabled: return TlsUse::off;
+        case TlsPolicy::Required:
+        case TlsPolicy::RequiredInsecure: return TlsUse::required;
+        default: return TlsUse::opportunistic;
+    }
+}
+
+SessionOptions session_options(const EffectiveShaping& shaping, const std::string& hostname,
+                               const EgressContext& context, const std::string& host) {
+    SessionOptions options;
+    options.hostname = hostname;
+    options.tls = tls_use(shaping.enable_tls.value);
+    options.tls_context = shaping.enable_tls.value == TlsPolicy::Required ? context.verified_tls : &context.tls;
+    options.peer_name = host;
+    options.dialogue = shaping.pipelining.value == Pipelining::message ? Dialogue::message
+                       : shaping.pipelining.value == Pipelining::group ? Dialogue::group
+                                                                       : Dialogue::none;
+    auto set = [&](Phase phase, DurationMs value) { options.timeouts_ms[static_cast<size_t>(phase)] = value; };
+    set(Phase::greeting, shaping.banner_timeout.value);
+    set(Phase::ehlo, shaping.ehlo_timeout.value);
+    set(Phase::helo, shaping.ehlo_timeout.value);
+    set(Phase::starttls, shaping.starttls_timeout.value);
+    set(Phase::mail, shaping.mail_from_timeout.value);
+    set(Phase::rcpt, shaping.rcpt_to_timeout.value);
+    set(Phase::data, shaping.data_timeout.value);
+    set(Phase::dot, shaping.data_dot_timeout.value);
+    set(Phase::bdat, shaping.data_dot_timeout.value);
+    set(Phase::rset, shaping.rset_timeout.value);
+    return options;
+}
+
+// The handshake failed, or the host fell silent or hung up at STARTTLS.
+bool is_tls_failure(const SessionFailure& failure) {
+    return failure.trouble == Trouble::tls_failed ||
+           (failure.outcome.phase == Phase::starttls && failure.outcome.local &&
+            (failure.trouble == Trouble::timeout || failure.trouble == Trouble::lost));
+}
+
+}  // namespace
+
+Task<void> SiteWorker::run(PooledConnection& pooled) {
+    co_await Yield(context_.reactor);  // the caller holds iterators into what we change
+    pooled.shaping = site_.shaping();
+    const bool opened = co_await open(pooled);
+    --connecting_;
+    if (opened) {
+        if (!pooled.reused) {
+            ++opened_;
+            if (pooled.connection->secured()) ++opened_tls_;
+        }
+        ++live_;
+        co_await serve(pooled);
+        --live_;
+    }
+    std::erase_if(connections_, [&](const auto& each) { return each.get() == &pooled; });
+    pump();
+}
+
+// Finds a host that takes a session.
+Task<bool> SiteWorker::open(PooledConnection& pooled) {
+    auto found = co_await candidates(context_.resolver, context_.reactor, site_.route(), context_.health,
+                                     context_.prohibited, context_.port);
+    if (found.kind != MailRoute::Kind::hosts) {
+        const Trouble trouble = found.kind == MailRoute::Kind::temporary ? Trouble::dns_address_temporary
+                                                                         : Trouble::no_usable_address;
+        could_not_open(pooled, failure_of(trouble, Phase::connect, found.why), nullptr);
+        co_return false;
+    }
+    auto& address = context_.addresses.at(found.list.front().address, pooled.source);
+    ++address.users;
+    const bool opened = co_await open_at(pooled, address, found.list);
+    --address.users;
+    co_return opened;
+}
+
+// In turn with the others that look for a connection at the address.
+Task<bool> SiteWorker::open_at(PooledConnection& pooled, AddressPool::Address& address,
+                               const std::vector<Candidate>& list) {
+    const Candidate& best = list.front();
+    const Turn turn = co_await wait_turn(pooled, best);
+    // Who was woken and needs no more passes it on.
+    if (!address.resting.empty() || address.may_open()) wake_waiting(address, 1);
+    switch (turn) {
+        case Turn::taken_over: co_return true;
+        case Turn::gives_up: co_return false;
+        case Turn::shares_failure:
+            pooled.remember_place(best);
+            could_not_open(pooled, *address.failure, &best);
+            co_return false;
+        case Turn::opens: break;
+    }
+    ++address.opening;
+    const bool opened = co_await dial_candidates(pooled, list);
+    --address.opening;
+    // A failure of an address at which nothing is open is everybody's who waits for it.
+    wake_waiting(address, opened || address.open > 0 ? 2 : address.waiting.size());
+    co_return opened;
+}
+
+// Until another site's connection can be taken over, or the pace of the address allows to open one.
+Task<SiteWorker::Turn> SiteWorker::wait_turn(PooledConnection& pooled, const Candidate& best) {
+    auto& address = context_.addresses.at(best.address, pooled.source);
+    const int64_t until_ms = context_.reactor.now_ms() + pooled.shaping->connect_timeout.value;
+    bool waited = false;
+    for (;;) {
+        if (draining_ || rotation_.empty()) co_return Turn::gives_up;  // others have taken the mail meanwhile
+        if (take_over(pooled, best)) co_return Turn::taken_over;
+        if (waited && address.failure && address.open == 0) co_return Turn::shares_failure;
+        if (address.may_open() || context_.reactor.now_ms() >= until_ms) co_return Turn::opens;
+        pooled.wait_at(address);
+        (void)co_await pooled.wake.wait(until_ms);
+        pooled.stop_waiting();
+        waited = true;
+    }
+}
+
+// Dials and opens a session with one after the other. On failure everything is told and closed.
+Task<bool> SiteWorker::dial_candidates(PooledConnection& pooled, const std::vector<Candidate>& list) {
+    auto& best = context_.addresses.at(list.front().address, pooled.source);
+    SessionFailure failure = failure_of(Trouble::connect_timeout, Phase::connect, "");
+    size_t at = 0;
+    const Candidate* last = nullptr;
+    while (at < list.size() && !draining_) {
+        std::vector<SocketAddress> addresses;
+        for (size_t i = at; i < list.size(); ++i) addresses.push_back(list[i].address);
+        DialOptions options;
+        options.source = context_.sources[pooled.source].address;
+        options.timeout_ms = pooled.shaping->connect_timeout.value;
+        auto dialled = co_await dial(context_.reactor, context_.buffers, std::move(addresses), options);
+        for (const auto& attempt : dialled.attempts) {
+            if (attempt.result == 0)
+                context_.health.connected(attempt.address);
+            else if (attempt.result != -ECANCELED && attempt.result != -EAGAIN)
+                context_.health.connect_failed(attempt.address, -attempt.result, context_.reactor.now_ms());
+        }
+        last = &list[std::min(at + dialled.attempts.size(), list.size()) - 1];
+        if (!dialled.connection) {
+            failure = failure_of(trouble_of_errno(-dialled.error(), true), Phase::connect, last->address.text());
+            pooled.remember_place(*last);
+            break;
+        }
+        at += dialled.attempts.size();
+        const bool may_do_without = tls_use(pooled.shaping->enable_tls.value) == TlsUse::opportunistic;
+        const bool tls = !may_do_without || !tls_failed_lately(last->host);
+        auto refusal = co_await open_session(pooled, std::move(dialled.connection), *last, tls);
+        if (refusal && tls && may_do_without && is_tls_failure(*refusal)) {
+            // FAULTS 62: once more, in clear; and the next ones in clear at once, for a while.
+            tls_failed_until_ms_[last->host] = context_.reactor.now_ms() + kNoTlsMs;
+            auto second = co_await dial(context_.reactor, context_.buffers, {last->address}, options);
+            if (second.connection) refusal = co_await open_session(pooled, std::move(second.connection), *last, false);
+        }
+        if (!refusal) {
+            context_.health.host_served(last->host);
+            pooled.opened_at(context_.addresses.at(last->address, pooled.source));
+            co_return true;
+        }
+        context_.health.host_failed(last->host, context_.reactor.now_ms());
+        failure = *refusal;
+        if (failure.outcome.scope == Scope::site || failure.outcome.scope == Scope::engine) break;
+    }
+    best.failure = failure;
+    could_not_open(pooled, failure, last);
+    co_return false;
+}
+
+bool SiteWorker::tls_failed_lately(const std::string& host) {
+    const auto found = tls_failed_until_ms_.find(host);
+    if (found == tls_failed_until_ms_.end()) return false;
+    if (found->second > context_.reactor.now_ms()) return true;
+    tls_failed_until_ms_.erase(found);
+    return false;
+}
+
+// A connection that another site of ours has left at rest at this address, if there is one.
+bool SiteWorker::take_over(PooledConnection& pooled, const Candidate& candidate) {
+    const TlsPolicy policy = pooled.shaping->enable_tls.value;
+    const auto strong_enough = [&](const PooledConnection& other) {
+        if (policy == TlsPolicy::Required) return other.verified && other.host == candidate.host;
+        return tls_use(policy) != TlsUse::required || other.connection->secured();
+    };
+    const uint32_t most = pooled.shaping->max_deliveries_per_connection.value;
+    for (PooledConnection* other : context_.addresses.at(candidate.address, pooled.source).resting) {
+        if (other->deliveries >= most || !strong_enough(*other)) continue;
+        pooled.take_over_from(*other);
+        pooled.remember_place(candidate);
+        auto options = session_options(*pooled.shaping, context_.sources[pooled.source].hostname, context_,
+                                       candidate.host);
+        options.dialogue = std::min(options.dialogue, most_);
+        pooled.session->set_options(std::move(options));
+        return true;
+    }
+    return false;
+}
+
+Task<std::optional<SessionFailure>> SiteWorker::open_session(PooledConnection& pooled,
+                                                             std::unique_ptr<Connection> connection,
+                                                             const Candidate& candidate, bool tls) {
+    pooled.connection = std::move(connection);
+    pooled.remember_place(candidate);
+    pooled.session_high = context_.reactor.random().next();
+    pooled.session_low = context_.reactor.random().next();
+    auto options = session_options(*pooled.shaping, context_.sources[pooled.source].hostname, context_,
+                                   candidate.host);
+    if (!tls) options.tls = TlsUse::off;
+    options.dialogue = std::min(options.dialogue, most_);
+    pooled.session = std::make_unique<Session>(context_.reactor, *pooled.connection, std::move(options));
+    auto failure = co_await pooled.session->open();
+    pooled.verified = !failure && pooled.connection->secured() &&
+                      pooled.shaping->enable_tls.value == TlsPolicy::Required;
+    if (failure) {
+        co_await pooled.session->quit(false);
+        pooled.session.reset();
+        pooled.connection.reset();
+    }
+    co_return failure;
+}
+
+// Carries what there is, rests while there is nothing, until the connection has to go.
+Task<void> SiteWorker::serve(PooledConnection& pooled) {
+    SessionEnd end;
+    for (;;) {
+        end = co_await pooled.session->carry(pooled);
+        if (!end.reusable || pooled.retiring || draining_) break;
+        pooled.rest();
+        pump();
+        // While others wait for this host's greeting it may be that it takes no more sessions: do not hold one for long.
+        const DurationMs patience_ms = pooled.at->opening > 0 ? std::min(kIdleBesideOpeningMs, pooled.shaping->idle_timeout.value)
+                                                              : pooled.shaping->idle_timeout.value;
+        const bool woken = co_await pooled.wake.wait(context_.reactor.now_ms() + patience_ms);
+        pooled.stop_resting();
+        if (pooled.taken) co_return;
+        pooled.connection->on_idle_event({});
+        // FAULTS 5, 29: what a resting peer says or ends is noticed before MAIL; no attempt is counted.
+        if (!woken || pooled.connection->peer_closed() || !pooled.connection->input().empty()) break;
+    }
+    if (end.stumbled) most_ = most_ == Dialogue::message ? Dialogue::group : Dialogue::none;
+    if (pooled.fruitful) fruitless_ = 0;
+    if (!end.reusable) {
+        window_ = std::max(1u, window_ / 2);
+        // Sessions that end before they take anything: later and later, else they burn the attempts of all mail here.
+        if (!pooled.fruitful && !pooled.reused)
+            no_opening_before_ms_ = context_.reactor.now_ms() + (kOpenAgainMs << std::min(fruitless_++, 6u));
+        no_opening_before_ms_ = std::max(no_opening_before_ms_, context_.reactor.now_ms() + (live_ > 1 ? 100 : 0));
+    }
+    co_await pooled.session->quit(end.may_quit);
+    pooled.closed();
+    pooled.session.reset();
+    pooled.connection.reset();
+}
+
+void SiteWorker::could_not_open(PooledConnection& pooled, const SessionFailure& failure, const Candidate* last) {
+    const int64_t now_ms = context_.reactor.now_ms();
+    window_ = std::max(1u, window_ / 2);
+    if (draining_) return;
+    if (failure.outcome.scope == Scope::engine) {  // FAULTS 95: nobody is to blame but us
+        no_opening_before_ms_ = now_ms + kLocalFaultMs;
+        return;
+    }
+    if (live_ > 0) {  // the site serves others of ours: no more connections for a moment
+        no_opening_before_ms_ = now_ms + kOpenAgainMs;
+        return;
+    }
+    park_site(pooled, failure, last);
+}
+
+// The probe's recipient tells why; everything else of the site waits, untouched.
+void SiteWorker::park_site(PooledConnection& pooled, const SessionFailure& failure, const Candidate* last) {
+    if (!home_) {  // the site's home shard finds out by itself; a helper comes again later
+        no_opening_before_ms_ = context_.reactor.now_ms() + (kOpenAgainMs << std::min(fruitless_++, 6u));
+        return;
+    }
+    const uint32_t failures = site_.failed();
+    const int64_t wait_s = context_.owner.retry_wait_s(failures);
+    parked_until_ms_ = context_.reactor.now_ms() + wait_s * 1000;
+    parked_why_ = failure.outcome.text;
+    if (last) pooled.remember_place(*last);
+    if (QueuedMessage* probe = pull()) {
+        Outcome outcome = failure.outcome;
+        if (outcome.kind == OutcomeKind::bounced && outcome.phase != Phase::connect) outcome.kind = OutcomeKind::transient;
+        probe->transaction.settle_unbegun(outcome);
+        if (outcome.kind == OutcomeKind::requeued) {
+            // DNS: told once, but it burns no attempt (DESIGN 2.2).
+            for (size_t i = 0; i < probe->transaction.size(); ++i)
+                context_.owner.settle_unsent(probe->transaction.record(i), outcome, false);
+        } else {
+            for (size_t i = 0; i < probe->transaction.size(); ++i) context_.owner.settle(*probe, i, pooled.place());
+        }
+        give_back(*probe);
+    }
+    const int64_t until_s = context_.reactor.wall_us() / kUsPerSecond + wait_s;
+    while (!rotation_.empty()) {
+        const DomainId domain = rotation_.back().window->domain();
+        leave_rotation(rotation_.size() - 1, true);
+        context_.owner.park(domain, until_s, parked_why_);
+    }
+}
+
+}  // namespace postrider

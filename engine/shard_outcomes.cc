@@ -1,0 +1,186 @@
+// What becomes of a recipient: an outcome turns into a log line, then a journal record, then the next state of the record.
+// A file whose recipients are all settled, durably, is removed.
+#include "engine/shard.h"
+
+namespace postrider {
+namespace {
+
+LoggedResponse logged(const Outcome& outcome) {
+    LoggedResponse response;
+    response.code = outcome.code;
+    response.enhanced_class = outcome.enhanced.class_;
+    response.enhanced_subject = outcome.enhanced.subject;
+    response.enhanced_detail = outcome.enhanced.detail;
+    response.content = outcome.text;
+    response.command = name_of(outcome.phase);
+    return response;
+}
+
+}  // namespace
+
+bool Shard::expired(RecordId id) {
+    return shared_.schedule.expired(shared_.files[shared_.arena[id].file].created_s, now_s());
+}
+
+void Shard::before_dot(QueuedMessage& message) {
+    const Transaction& transaction = message.transaction;
+    for (size_t i = 0; i < transaction.size(); ++i) {
+        if (!transaction.awaits_final(i)) continue;
+        const Record& record = shared_.arena[transaction.record(i)];
+        journal_->intent({.file = message.loaded.file().id, .place = record.place, .recipient = record.recipient,
+                          .attempt = static_cast<uint16_t>(record.attempts + 1)});
+    }
+}
+
+void Shard::log(const Settled& settled) {
+    const Record& record = shared_.arena[settled.id];
+    const SpoolFile& file = shared_.files[record.file];
+    LogRecord line;
+    line.type = settled.type;
+    line.possible_duplicate = record.possible_duplicate || settled.outcome->possible_duplicate;
+    line.num_attempts = record.attempts;
+    line.id = message_id(file, record.place);
+    line.recipient = settled.recipient;
+    line.queue = shared_.domains.name(record.domain);
+    if (settled.message) {
+        const Envelope& envelope = settled.message->envelope;
+        line.sender = envelope.sender;
+        line.size = settled.message->content.wire_size;
+        line.job = envelope.job;
+        line.envid = envelope.envid;
+        line.egress_pool = envelope.pool;
+    }
+    line.campaign = shared_.labels.name(record.campaign);
+    line.tenant = shared_.labels.name(record.tenant);
+    line.file = file.name;
+    line.response = logged(*settled.outcome);
+    line.event_us = reactor_->wall_us();
+    line.created_s = file.created_s;
+    if (settled.place) {
+        const AttemptPlace& place = *settled.place;
+        line.site = place.site;
+        line.peer_name = place.host;
+        line.peer_address = place.address;
+        line.egress_source = place.source;
+        line.source_address = place.source_address;
+        line.delivery_protocol = "ESMTP";
+        line.tls_cipher = place.tls_cipher;
+        line.tls_protocol_version = place.tls_version;
+        line.session_high = place.session_high;
+        line.session_low = place.session_low;
+    }
+    log_->append(line);
+}
+
+// The recipient is final: the result, and with its commit one hold less on the file.
+void Shard::finish(RecordId id, RecordKind kind, uint16_t attempt) {
+    const Record& record = shared_.arena[id];
+    journal_->result({.file = shared_.files[record.file].id, .place = record.place, .recipient = record.recipient,
+                      .attempt = attempt, .kind = kind, .time_s = static_cast<uint32_t>(now_s())});
+    commit_->when_durable({.b = record.file});
+    supply_.give(id);
+}
+
+void Shard::settle(QueuedMessage& message, size_t index, const AttemptPlace& place) {
+    const Outcome& outcome = message.transaction.outcome(index);
+    const RecordId id = message.transaction.record(index);
+    if (outcome.kind == OutcomeKind::requeued) return put_back(id);
+    Record& record = shared_.arena[id];
+    if (record.attempts < UINT16_MAX) ++record.attempts;
+    Settled settled{.id = id, .message = &message.loaded, .recipient = message.transaction.address(index),
+                    .outcome = &outcome, .place = &place};
+    if (outcome.kind == OutcomeKind::delivered || outcome.kind == OutcomeKind::bounced) {
+        const bool delivered = outcome.kind == OutcomeKind::delivered;
+        settled.type = delivered ? LogType::delivery : LogType::bounce;
+        log(settled);
+        (delivered ? metrics_.delivered : metrics_.bounced).add();
+        if (delivered) metrics_.octets.add(message.loaded.content.wire_size);
+        return finish(id, delivered ? RecordKind::delivered : RecordKind::bounced, record.attempts);
+    }
+    settled.type = LogType::transient_failure;
+    log(settled);
+    metrics_.attempts_deferred.add();
+    if (outcome.kind == OutcomeKind::ambiguous) {
+        record.possible_duplicate = true;
+        metrics_.possible_duplicates.add();
+    }
+    record.due_s = due_after(retry_wait_s(record.attempts));
+    journal_->result({.file = message.loaded.file().id, .place = record.place, .recipient = record.recipient,
+                      .attempt = record.attempts, .kind = RecordKind::deferred,
+                      .time_s = static_cast<uint32_t>(now_s()), .due_s = record.due_s});
+    RecordChain chain;
+    shared_.arena.append(chain, id);
+    to_home(chain, record.domain);
+}
+
+// No transaction was begun: the address is read for the log alone.
+void Shard::settle_unsent(RecordId id, const Outcome& outcome, bool counts) {
+    Record& record = shared_.arena[id];
+    if (counts && record.attempts < UINT16_MAX) ++record.attempts;
+    Settled settled{.id = id, .recipient = shared_.domains.name(record.domain), .outcome = &outcome};
+    const bool loaded = reader_.load(record, scratch_).has_value();
+    if (loaded) {
+        settled.message = &scratch_;
+        if (reader_.recipient(scratch_, record.recipient, scratch_recipient_))
+            settled.recipient = scratch_recipient_.address;
+    }
+    const bool bounced = outcome.kind == OutcomeKind::bounced;
+    settled.type = bounced ? LogType::bounce : LogType::transient_failure;
+    log(settled);
+    if (loaded) reader_.unload(scratch_);
+    if (bounced) {
+        metrics_.bounced.add();
+        return finish(id, RecordKind::bounced, record.attempts);
+    }
+    metrics_.attempts_deferred.add();
+    if (!counts) return put_back(id);
+    record.due_s = due_after(retry_wait_s(record.attempts));
+    journal_->result({.file = shared_.files[record.file].id, .place = record.place, .recipient = record.recipient,
+                      .attempt = record.attempts, .kind = RecordKind::deferred,
+                      .time_s = static_cast<uint32_t>(now_s()), .due_s = record.due_s});
+    RecordChain chain;
+    shared_.arena.append(chain, id);
+    to_home(chain, record.domain);
+}
+
+void Shard::expire(RecordId id) {
+    const Record& record = shared_.arena[id];
+    Outcome outcome;
+    outcome.code = 551;
+    outcome.enhanced = {5, 4, 7};  // RFC 3463 3.5: delivery time expired
+    outcome.text = "message is older than [retry] max_age";
+    Settled settled{.id = id, .recipient = shared_.domains.name(record.domain), .outcome = &outcome,
+                    .type = LogType::expiration};
+    const bool loaded = reader_.load(record, scratch_).has_value();
+    if (loaded) {
+        settled.message = &scratch_;
+        if (reader_.recipient(scratch_, record.recipient, scratch_recipient_))
+            settled.recipient = scratch_recipient_.address;
+    }
+    log(settled);
+    if (loaded) reader_.unload(scratch_);
+    metrics_.expired.add();
+    finish(id, RecordKind::expired, record.attempts);
+}
+
+void Shard::on_durable(std::span<const Release> releases) {
+    for (const Release& release : releases) {
+        SpoolFile& file = shared_.files[release.b];
+        if (file.pending.fetch_sub(1, std::memory_order_acq_rel) == 1) file_settled(release.b);
+    }
+}
+
+// Every recipient's fate is durable: the file may go.
+void Shard::file_settled(FileSlot slot) {
+    const SpoolFile& file = shared_.files[slot];
+    const FileId id = file.id;
+    reader_.forget(slot);
+    if (file.indexed) (void)shared_.spool->remove_active(id, kIndexSuffix);
+    if (auto removed = shared_.spool->remove_active(id, ""); !removed) trouble(removed.error());
+    shared_.files.remove(slot);
+    journal_->forget(id);
+    for (ShardId to = 0; to < shared_.shards; ++to)
+        if (to != reactor_->shard()) reactor_->post(to, Mail{kForget, 0, 0, id, 0});
+}
+
+}  // namespace postrider

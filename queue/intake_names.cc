@@ -1,0 +1,151 @@
+// How the intake learns of files: those of an earlier run by a listing of active/, new ones by an inotify watch on
+// new/ and on each folder below it, and a listing of each at the start, when a folder appears and after the watch has
+// overflowed. A name is only a hint: begin() looks.
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/inotify.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include <fmt/format.h>
+
+#include "engine/core/hash.h"
+#include "queue/intake.h"
+
+namespace postrider {
+namespace {
+
+constexpr size_t kNamesAtOnce = 512;
+
+}  // namespace
+
+Result<void> Intake::start(std::shared_ptr<const RecoveredState> recovered) {
+    recovered_ = std::move(recovered);
+    auto listed = spool_.scan_active([&](FileId id) {
+        if (id % shards_ == reactor_.shard()) recovering_.push_back(id);
+    });
+    if (!listed) return listed;
+    notify_ = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    if (notify_ < 0) return fail_errno("inotify (fs.inotify.max_user_instances)");
+    watch("");
+    scan("");
+    watching_ = true;
+    reactor_.ring().poll(notify_, POLLIN, this);
+    return {};
+}
+
+void Intake::close() {
+    if (watching_) reactor_.ring().cancel(this);
+}
+
+bool Intake::mine(std::string_view name) const { return hash64(name) % shards_ == reactor_.shard(); }
+
+void Intake::scan(std::string folder) {
+    if (std::ranges::find(scans_, folder) == scans_.end()) scans_.push_back(std::move(folder));
+}
+
+void Intake::watch(const std::string& folder) {
+    const std::string path = spool_.path() + "/new" + (folder.empty() ? "" : "/" + folder);
+    const int wd = inotify_add_watch(notify_, path.c_str(),
+                                     IN_MOVED_TO | IN_CLOSE_WRITE | IN_CREATE | IN_ONLYDIR | IN_DONT_FOLLOW);
+    if (wd < 0) {
+        owner_.trouble(Error{errno, fmt::format("inotify watch of {}: {} (fs.inotify.max_user_watches)", path,
+                                                std::strerror(errno))});
+        return;
+    }
+    // A folder that is watched already keeps its number; one that was renamed, or took another's place, replaces what
+    // was known of its name.
+    std::erase_if(watches_, [&](const auto& known) {
+        if (known.first != wd && known.second == folder) inotify_rm_watch(notify_, known.first);
+        return known.first == wd || known.second == folder;
+    });
+    watches_.emplace_back(wd, folder);
+}
+
+void Intake::complete(int result, bool, std::span<const char>) {
+    if (result < 0) {
+        watching_ = false;
+        return;
+    }
+    read_notices();
+    reactor_.ring().poll(notify_, POLLIN, this);
+}
+
+// Of what was just made in place: a file is still being written, and its closing tells; a link, FIFO or socket has no
+// closing and is looked at now.
+bool Intake::refused_by_kind(const std::string& folder, const std::string& name) const {
+    const std::string path = folder.empty() ? name : folder + "/" + name;
+    struct stat st;
+    return fstatat(spool_.incoming(), path.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+           (!S_ISREG(st.st_mode) || st.st_nlink > 1);
+}
+
+void Intake::read_notices() {
+    alignas(inotify_event) char buffer[16 * 1024];
+    for (;;) {
+        const ssize_t got = ::read(notify_, buffer, sizeof buffer);
+        if (got <= 0) return;
+        for (const char* p = buffer; p < buffer + got;) {
+            const auto* notice = reinterpret_cast<const inotify_event*>(p);
+            p += sizeof(inotify_event) + notice->len;
+            if (notice->mask & IN_Q_OVERFLOW) {  // names were lost: list everything again
+                for (const auto& [wd, folder] : watches_) scan(folder);
+                continue;
+            }
+            auto at = std::ranges::find(watches_, notice->wd, &std::pair<int, std::string>::first);
+            if (notice->mask & IN_IGNORED) {
+                if (at != watches_.end()) watches_.erase(at);
+                continue;
+            }
+            if (at == watches_.end() || notice->len == 0) continue;
+            const std::string name = notice->name;
+            if (name.front() == '.') continue;
+            if (notice->mask & IN_ISDIR) {
+                if (at->second.empty()) scan(name);
+            } else if (mine(name) && (!(notice->mask & IN_CREATE) || refused_by_kind(at->second, name))) {
+                names_.push_back({at->second, name});
+            }
+        }
+    }
+}
+
+// Lists a bounded number of names; true while there may be more.
+bool Intake::read_names() {
+    if (!listing_) {
+        if (scans_.empty()) return false;
+        scanning_ = std::move(scans_.front());
+        scans_.pop_front();
+        if (!scanning_.empty()) watch(scanning_);  // before the listing, so that nothing falls between
+        auto folder = spool_.open_incoming(scanning_);
+        const int copy = folder ? fcntl(folder->get(), F_DUPFD_CLOEXEC, 0) : -1;
+        listing_ = copy >= 0 ? fdopendir(copy) : nullptr;
+        if (!listing_) {
+            const Error error = folder ? Error{errno, std::strerror(errno)} : folder.error();
+            if (copy >= 0) ::close(copy);
+            if (!is_local_fault(error.code)) return true;  // the folder is gone
+            scans_.push_front(scanning_);
+            pause(Error{error.code, "list new/" + scanning_ + ": " + error.text});
+            return false;
+        }
+    }
+    for (size_t seen = 0; seen < kNamesAtOnce; ++seen) {
+        const dirent* entry = readdir(listing_);
+        if (!entry) {
+            closedir(listing_);
+            listing_ = nullptr;
+            return !scans_.empty();
+        }
+        const std::string_view name = entry->d_name;
+        if (name.front() == '.') continue;  // dotfiles, and "." and ".."
+        if (scanning_.empty() && entry->d_type == DT_DIR)
+            scan(std::string(name));
+        else if (mine(name))
+            names_.push_back({scanning_, std::string(name)});
+    }
+    return true;
+}
+
+}  // namespace postrider
