@@ -2,9 +2,42 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <string>
 
 namespace postrider {
+namespace {
+
+// More than the longest line: octets without a line end for so long are not ours, and are kept as a line.
+constexpr uint64_t kTornMost = uint64_t{1} << 18;
+
+Result<void> end_with_a_line(int fd, uint64_t size) {
+    std::string tail(std::min(size, kTornMost), 0);
+    const uint64_t from = size - tail.size();
+    auto got = files::read_at(fd, tail.data(), tail.size(), from);
+    if (!got) return std::unexpected(got.error());
+    const size_t last_end = std::string_view(tail).substr(0, *got).rfind('\n');
+    if (last_end != std::string::npos) return files::truncate(fd, from + last_end + 1);
+    return from == 0 ? files::truncate(fd, 0) : files::write_at(fd, "\n", 1, size);
+}
+
+}  // namespace
+
+Result<void> DeliveryLog::cut_torn_line() const {
+    const std::filesystem::path path(path_);
+    auto dir = files::open_directory(AT_FDCWD, path.has_parent_path() ? path.parent_path().string() : ".", false);
+    if (!dir) return std::unexpected(dir.error());
+    auto fd = files::open_beneath(dir->get(), path.filename().string(), O_RDWR);
+    if (!fd) return std::unexpected(fd.error());
+    auto status = files::status(fd->get());
+    if (!status) return std::unexpected(status.error());
+    const auto size = static_cast<uint64_t>(status->st_size);
+    char last = 0;
+    if (size > 0)
+        if (auto got = files::read_at(fd->get(), &last, 1, size - 1); !got) return std::unexpected(got.error());
+    return size == 0 || last == '\n' ? Result<void>() : end_with_a_line(fd->get(), size);
+}
 
 Result<DeliveryLog::Target> DeliveryLog::open_target() const {
     const std::filesystem::path path(path_);
@@ -28,6 +61,9 @@ Result<std::unique_ptr<DeliveryLog>> DeliveryLog::open(std::string path) {
     std::unique_ptr<DeliveryLog> log(new DeliveryLog(std::move(path)));
     auto target = log->open_target();
     if (!target) return std::unexpected(target.error());
+    if (target->regular)
+        if (auto cut = log->cut_torn_line(); !cut)
+            return fail("delivery log " + log->path_ + ": " + cut.error().text, cut.error().code);
     log->target_ = std::move(*target);
     return log;
 }

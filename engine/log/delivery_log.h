@@ -6,6 +6,8 @@
 // * A line is written before the journal result it tells of, and synced before it in the same commit (group_commit.h):
 //   after a crash a line may repeat (same id, recipient, num_attempts), never be missing. If it cannot be written, the
 //   commit fails, and new work stops as for the journal.
+// * A crash may tear the last write. open() cuts what stands behind the last line end: its result is not in the journal,
+//   and the next line must begin a line. All shards open before any writes, so no shard cuts another's.
 // * reopen() (SIGHUP): what is gathered and all that follows goes into a new file; the old one is closed when a commit
 //   has covered its last line. A log that cannot be opened again leaves the old one in use.
 //
@@ -115,6 +117,7 @@ class DeliveryLog final : public CommitParticipant {
 
     explicit DeliveryLog(std::string path) : path_(std::move(path)) {}
     Result<Target> open_target() const;
+    Result<void> cut_torn_line() const;
 
     std::string path_;
     Target target_;

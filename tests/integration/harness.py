@@ -195,7 +195,7 @@ class Engine:
         self.write_config([f"{dns_address}:{dns_port}"], **settings)
 
     def write_config(self, dns, *, retry_after=("1s",), max_age="1h", prohibited=(), shutdown_timeout="5s",
-                     shaping="", port=None):
+                     shaping="", port=None, shards=2):
         shaping_file = self.folder / "shaping.toml"
         shaping_file.write_text(shaping)
         text = f"""
@@ -203,7 +203,7 @@ class Engine:
 hostname = "sender.test"
 spool = "{self.spool}"
 log = "{self.log_file}"
-shards = 2
+shards = {shards}
 shutdown_timeout = "{shutdown_timeout}"
 
 [dns]
@@ -246,12 +246,12 @@ max_age = "{max_age}"
             command.append("--until-empty" if until_empty is True else f"--until-empty={until_empty}")
         return command
 
-    def start(self, until_empty=False):
-        return self.case.start("engine", self.command(until_empty))
+    def start(self, until_empty=False, environment=None):
+        return self.case.start("engine", self.command(until_empty), environment)
 
-    def run(self, until_empty=True, seconds=60):
+    def run(self, until_empty=True, seconds=60, environment=None):
         """Runs to the end and returns (exit code, output)."""
-        process = self.start(until_empty)
+        process = self.start(until_empty, environment)
         try:
             code = process.wait(seconds)
         except subprocess.TimeoutExpired:

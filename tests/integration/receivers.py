@@ -256,7 +256,7 @@ class Aiosmtpd(Receiver):
 class Sink:
     """`postrider sink`, on an address of the case's network, with a catch-all DNS of its own on a free port."""
 
-    def __init__(self, case, number, *options):
+    def __init__(self, case, number, *options, store=True):
         self.address, self.port = case.network.address(number), case.network.port
         self.folder = case.folder / "sink"
         self.folder.mkdir(mode=0o755)
@@ -266,8 +266,8 @@ class Sink:
         dns_map = self.folder / "dns.map"
         dns_map.write_text(f"*.test A {self.address}\n")
         arguments = [harness.PROGRAM, "sink", "--listen", f"{self.address}:{case.network.port}", "--ready-file", ready,
-                     "--dns", "127.0.0.1:0", "--dns-map", dns_map, "--log", self.log_file, "--store", self.maildir,
-                     *options]
+                     "--dns", "127.0.0.1:0", "--dns-map", dns_map, "--log", self.log_file,
+                     *(["--store", self.maildir] if store else []), *options]
         self.process = case.start("sink", arguments)
         case.eventually(lambda: ready.exists() or not self.process.alive(), "the sink is ready", 20)
         if not self.process.alive():

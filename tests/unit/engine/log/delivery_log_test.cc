@@ -316,6 +316,36 @@ TEST(DeliveryLog, ReopenLeavesNothingUnsyncedBehind) {
     EXPECT_EQ(lines_of(path).size(), 2u);
 }
 
+// A write that kill -9 tore: the fragment goes, and the next line is whole.
+TEST(DeliveryLog, ATornLastLineIsCutWhenTheLogIsOpened) {
+    for (const std::string torn : {R"({"type":"Deli)", R"({"type":"Delivery","id":"0")"}) {
+        for (const std::string before : {"", "{\"type\":\"Bounce\"}\n"}) {
+            Folder dir;
+            const std::string path = dir / "delivery.jsonl";
+            std::ofstream(path) << before << torn;
+            auto log = std::move(*DeliveryLog::open(path));
+            log->append(LogRecord{});
+            commit(*log, 1);
+            const auto lines = lines_of(path);
+            ASSERT_EQ(lines.size(), before.empty() ? 1u : 2u);
+            for (const auto& line : lines) EXPECT_NO_THROW(Json::parse(line)) << line;
+        }
+    }
+}
+
+TEST(DeliveryLog, OctetsThatAreNoTornLineOfOursAreKept) {
+    Folder dir;
+    const std::string path = dir / "delivery.jsonl";
+    std::ofstream(path) << std::string(300'000, 'x');
+    auto log = std::move(*DeliveryLog::open(path));
+    log->append(LogRecord{});
+    commit(*log, 1);
+    const auto lines = lines_of(path);
+    ASSERT_EQ(lines.size(), 2u);
+    EXPECT_EQ(lines[0].size(), 300'000u);
+    EXPECT_NO_THROW(Json::parse(lines[1]));
+}
+
 TEST(DeliveryLog, AReopenThatFailsKeepsTheOldFile) {
     Folder dir;
     std::filesystem::create_directory(dir / "logs");

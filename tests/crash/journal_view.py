@@ -1,0 +1,49 @@
+"""The journals as a stranger reads them, by the words at the top of queue/journal/journal_format.h: which recipients had
+an intent and no result when the engine was killed. It checks lengths and kinds, not checksums: after `kill -9` a record
+is there or not."""
+
+import struct
+
+HEADER, VERSION = 32, 1
+CLAIM, INTENT, FILE_DONE, SYNCED, SEAL, DEFERRED, LAST_RESULT = 1, 2, 3, 4, 5, 16, 21
+
+
+class JournalView:
+    def __init__(self, folder):
+        self.folder = folder
+        self.clear()
+
+    def clear(self):
+        self.read_to = {}  # segment: offset
+        self.intents, self.results = {}, {}  # (file, place, recipient): highest attempt
+        self.final = set()
+        self.ever_in_flight = set()
+
+    def read(self):
+        """Takes what is new; returns the recipients that are in flight as of now."""
+        for path in self.folder.glob("*-*.log"):
+            self.read_segment(path)
+        flying = {key for key, attempt in self.intents.items()
+                  if key not in self.final and attempt > self.results.get(key, 0)}
+        self.ever_in_flight |= flying
+        return flying
+
+    def read_segment(self, path):
+        octets = path.read_bytes()
+        at = self.read_to.get(path.name, HEADER)
+        if len(octets) >= HEADER and struct.unpack_from("<I", octets, 8)[0] != VERSION:
+            raise ValueError(f"{path} is of another format version")
+        while at + 8 <= len(octets):
+            size, kind, attempt = 4 * octets[at + 4], octets[at + 5], struct.unpack_from("<H", octets, at + 6)[0]
+            if size < 8 or at + size > len(octets):
+                break
+            if kind == INTENT or DEFERRED <= kind <= LAST_RESULT:
+                key = struct.unpack_from("<QII", octets, at + 8)
+                if kind == INTENT:
+                    self.intents[key] = max(attempt, self.intents.get(key, 0))
+                elif kind == DEFERRED:
+                    self.results[key] = max(attempt, self.results.get(key, 0))
+                else:
+                    self.final.add(key)
+            at += size
+        self.read_to[path.name] = at

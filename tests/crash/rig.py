@@ -1,0 +1,144 @@
+"""What every crash campaign stands on: a folder, a loopback network, the sink, the engine, the ledger between them.
+
+A campaign is a function `run(options)` in a module of this folder; `tools/crash-campaign` calls it. It ends by itself,
+by an interrupt or by `Broken`, and whatever it started ends with it. What a broken campaign leaves (logs, spool) is
+kept below `build/crash-failed/`; that of a good one is removed.
+"""
+
+import contextlib
+import mmap
+import os
+import pathlib
+import random
+import shutil
+import struct
+import subprocess
+import tempfile
+import time
+import types
+
+import harness
+import receivers
+
+SKIPPED = 77  # what Meson takes for "not possible here"
+REFUSE_RULE = 'rcpt=no-*@*.test reply="550 5.1.1 no such user"'
+LATER_RULE = 'rcpt=later-*@*.test reply="451 4.7.1 greylisted" times=1 per=address'
+
+
+class Broken(Exception):
+    """A promise of DESIGN 1 does not hold, or the engine did what it must not."""
+
+
+class Skipped(Exception):
+    """This machine cannot do what the campaign needs."""
+
+
+class Rig:
+    """Stands in for harness.Case where no unittest runs: the same names, the same care for what it starts."""
+
+    start = harness.Case.start
+    eventually = harness.Case.eventually
+
+    def __init__(self, name):
+        if not harness.PROGRAM.exists():
+            raise Broken(f"{harness.PROGRAM} is missing: run tools/build")
+        self.name = name
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"postrider-{name}-"))
+        self.network = harness.Network()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        harness.end_all()
+        if kind is not None and issubclass(kind, (Broken, AssertionError)):
+            kept = harness.ROOT / "build" / "crash-failed" / self.name
+            shutil.rmtree(kept, ignore_errors=True)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):
+                shutil.copytree(self.folder, kept, symlinks=True, ignore_dangling_symlinks=True,
+                                ignore=shutil.ignore_patterns("mnt", "*.img"))
+                print(f"what it left: {kept}")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def fail(self, text):
+        raise Broken(text)
+
+    def beneath(self, folder):
+        """The same rig for an engine whose configuration, spool and log lie in `folder`."""
+        return types.SimpleNamespace(folder=pathlib.Path(folder), network=self.network, start=self.start, fail=self.fail)
+
+
+class Sink(receivers.Sink):
+    """The sink with the counters that a producer watches and a hash of every content."""
+
+    def __init__(self, rig, *options):
+        super().__init__(rig, 1, "--hash", "--counters", rig.folder / "sink.counters", "--rule", REFUSE_RULE,
+                         "--rule", LATER_RULE, *options, store=False)
+        with open(rig.folder / "sink.counters", "rb") as file:
+            self.counters = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+
+    def counted(self, word):
+        """Sum over the workers of a word of tools/sink/tally.h: 3 accepted messages, 4 recipients, 21 failures."""
+        workers, words = struct.unpack_from("<QQ", self.counters, 8)
+        return sum(struct.unpack_from("<Q", self.counters, 8 * (4 + w * words + word))[0] for w in range(workers))
+
+    def recipients(self):
+        return self.counted(4)
+
+
+def until(condition, what, seconds):
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise Broken(f"not within {seconds} s: {what}")
+        time.sleep(0.01)
+    return value
+
+
+def drain(engine, seconds=120, until_empty="20s", environment=None):
+    """Runs the engine to the end of its mail; everything must be final then."""
+    process = engine.start(until_empty, environment)
+    try:
+        code = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        raise Broken(f"the engine did not end within {seconds} s: {process.text()[-2000:]}") from None
+    text = process.text()
+    process.end()
+    if code != 0:
+        raise Broken(f"the engine ended with {code}: {text[-2000:]}")
+    return text
+
+
+def kill(process):
+    process.child.kill()
+    process.child.wait()
+    process.end()
+
+
+def sanity(process):
+    if not process.alive():
+        raise Broken(f"the engine ended by itself with {process.child.returncode}: {process.text()[-2000:]}")
+
+
+def seed_of(options):
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
+    print(f"{options.campaign}: seed {seed}", flush=True)
+    return random.Random(seed)
+
+
+def command(*arguments):
+    """Runs a tool that must succeed."""
+    done = subprocess.run([str(a) for a in arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        raise Broken(f"{' '.join(map(str, arguments))}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def median_and_worst(numbers):
+    ordered = sorted(numbers)
+    return (ordered[len(ordered) // 2], ordered[-1]) if ordered else (0, 0)
+
+
+def environment(**more):
+    return {**os.environ, **more}
