@@ -1,0 +1,1 @@
+"""What bench/run measures with: processes, the receiver, workloads, senders, peers, and the report."""
