@@ -101,8 +101,6 @@ Result<std::unique_ptr<Engine>> Engine::start(Config config) {
     std::unique_ptr<Engine> engine(new Engine);
     auto sources = make_sources(config);
     if (!sources) return std::unexpected(sources.error());
-    if (config.sources.size() > 1 && !config.shaping.source_names().empty())
-        std::fprintf(stderr, "postrider: `sources` blocks of the shaping files are not applied with several [[source]]\n");
     auto fit = raise_descriptor_limit(config.limits.connections);
     if (!fit) return std::unexpected(fit.error());
     config.limits.connections = *fit;

@@ -44,6 +44,7 @@ struct SharedState {
     RecordArena arena;
     FileTable files;
     NameTable domains, labels;
+    ShapingBook shaping;
     SiteTable sites;
     SocketBudget sockets;
     SessionCache tls_sessions;

@@ -18,13 +18,17 @@ bool host_matches(const ProviderMatch& match, std::string_view host) {
                : match.kind == ProviderMatch::Kind::host_name && host == match.name;
 }
 
+bool matches_by_name(const ShapingBlock& provider, std::string_view domain) {
+    return std::ranges::any_of(provider.matches, [&](const ProviderMatch& match) {
+        return match.kind == ProviderMatch::Kind::domain_suffix && domain.ends_with(match.name);
+    });
+}
+
 // Every MX host has to match: a domain that blends two providers belongs to neither.
-bool provider_matches(const ShapingBlock& provider, std::string_view domain,
+bool provider_matches(const ShapingBlock& provider, std::span<const std::string> domains,
                       std::span<const std::string> mx_hosts) {
-    for (const ProviderMatch& match : provider.matches) {
-        if (match.kind == ProviderMatch::Kind::domain_suffix && domain.ends_with(match.name)) {
-            return true;
-        }
+    for (const std::string& domain : domains) {
+        if (matches_by_name(provider, domain)) return true;
     }
     return !mx_hosts.empty() && std::ranges::all_of(mx_hosts, [&](const std::string& host) {
         return std::ranges::any_of(provider.matches, [&](const ProviderMatch& match) {
@@ -66,6 +70,13 @@ ProviderShaping provider_limits(const ShapingBlock& provider, std::string_view s
     return limits;
 }
 
+void override_block(ShapingBlock& block, std::string_view key, const ShapingSetting& setting) {
+    block.settings.insert_or_assign(std::string(key), setting);
+    for (auto& [name, settings] : block.sources) {
+        if (const auto it = settings.find(key); it != settings.end()) settings.erase(it);
+    }
+}
+
 }  // namespace
 
 std::string_view to_string(TlsPolicy policy) {
@@ -97,11 +108,20 @@ std::string_view to_string(Pipelining pipelining) {
 }
 
 std::string Origin::to_string() const {
+    if (!command.empty()) return command;
     if (file.empty()) return "built-in default";
     return fmt::format("{}:{} {}", file, line, block);
 }
 
 EffectiveShaping ShapingRules::effective(std::string_view domain, std::string_view site_name,
+                                         std::span<const std::string> mx_hosts,
+                                         std::string_view source_name) const {
+    const std::string one(domain);
+    return effective(std::span(&one, 1), site_name, mx_hosts, source_name);
+}
+
+EffectiveShaping ShapingRules::effective(std::span<const std::string> domains,
+                                         std::string_view site_name,
                                          std::span<const std::string> mx_hosts,
                                          std::string_view source_name) const {
     EffectiveShaping out;
@@ -112,7 +132,7 @@ EffectiveShaping ShapingRules::effective(std::string_view domain, std::string_vi
 
     std::vector<const ShapingBlock*> matching;
     for (const ShapingBlock& provider : providers_) {
-        if (!provider_matches(provider, domain, mx_hosts)) continue;
+        if (!provider_matches(provider, domains, mx_hosts)) continue;
         matching.push_back(&provider);
         apply_settings(provider.settings, out);
         out.providers.push_back(provider_limits(provider, source_name));
@@ -122,11 +142,14 @@ EffectiveShaping ShapingRules::effective(std::string_view domain, std::string_vi
     std::vector<const ShapingBlock*> blocks;
     for (const ShapingBlock& block : domains_) {
         const bool of_site = !block.site.empty() && block.site == site_name;
-        const bool unbound_own = block.site.empty() && block.name == domain;
+        const bool unbound_own =
+            block.site.empty() && std::ranges::find(domains, block.name) != domains.end();
         if (block.mx_rollup && (of_site || unbound_own)) blocks.push_back(&block);
     }
-    if (const auto it = domain_index_.find(domain); it != domain_index_.end()) {
-        if (!domains_[it->second].mx_rollup) blocks.push_back(&domains_[it->second]);
+    for (const std::string& domain : domains) {
+        const auto it = domain_index_.find(domain);
+        if (it == domain_index_.end() || domains_[it->second].mx_rollup) continue;
+        blocks.push_back(&domains_[it->second]);
     }
     for (const ShapingBlock* block : blocks) apply_settings(block->settings, out);
     for (const ShapingBlock* block : blocks) apply_source(*block, source_name, out);
@@ -163,6 +186,23 @@ std::optional<ConfigProblem> ShapingRules::set_site(std::string_view domain,
 bool ShapingRules::rolls_up(std::string_view domain) const {
     const auto it = domain_index_.find(domain);
     return it == domain_index_.end() || domains_[it->second].mx_rollup;
+}
+
+bool ShapingRules::suffix_matches(std::string_view domain) const {
+    return std::ranges::any_of(providers_, [&](const ShapingBlock& provider) {
+        return matches_by_name(provider, domain);
+    });
+}
+
+void ShapingRules::override_default(std::string_view key, const ShapingSetting& setting) {
+    if (!default_) default_.emplace().name = "default";
+    override_block(*default_, key, setting);
+}
+
+void ShapingRules::override_provider(std::string_view name, std::string_view key,
+                                     const ShapingSetting& setting) {
+    const auto it = provider_index_.find(name);
+    if (it != provider_index_.end()) override_block(providers_[it->second], key, setting);
 }
 
 std::set<std::string> ShapingRules::source_names() const {

@@ -41,6 +41,7 @@ struct Origin {
     std::string file;
     uint32_t line = 0;
     std::string block;  // `["gmail.com"]`, `[provider."google"]`, `["gmail.com".sources."ip-1"]`
+    std::string command = {};  // set while the engine runs: by which command, whom, and when
 
     std::string to_string() const;  // "shaping.toml:12 [provider."google"]", "built-in default"
     bool operator==(const Origin&) const = default;
@@ -149,6 +150,11 @@ class ShapingRules {
     EffectiveShaping effective(std::string_view domain, std::string_view site_name,
                                std::span<const std::string> mx_hosts,
                                std::string_view source_name) const;
+    // The same for a site with several domains whose names matter: a provider that matches one of
+    // them by DomainSuffix binds the site.
+    EffectiveShaping effective(std::span<const std::string> domains, std::string_view site_name,
+                               std::span<const std::string> mx_hosts,
+                               std::string_view source_name) const;
 
     // Domain blocks that speak for their site, in file order.
     std::vector<std::string> rollup_domains() const;
@@ -160,6 +166,14 @@ class ShapingRules {
     // False for a domain whose block says mx_rollup = false: its limits are its own, not its
     // site's.
     bool rolls_up(std::string_view domain) const;
+
+    bool has_domain(std::string_view domain) const { return domain_index_.contains(domain); }
+    // A provider matches the domain by its name.
+    bool suffix_matches(std::string_view domain) const;
+
+    // In place of the block's own value, and of its sources'.
+    void override_default(std::string_view key, const ShapingSetting& setting);
+    void override_provider(std::string_view name, std::string_view key, const ShapingSetting& setting);
 
     // Names used in `sources` blocks.
     std::set<std::string> source_names() const;

@@ -1,6 +1,7 @@
 #include "engine/egress/dispatcher.h"
 
 #include <algorithm>
+#include <cstdio>
 
 #include "engine/egress/pooled_connection.h"
 
@@ -11,6 +12,13 @@ constexpr int64_t kDnsRetryFirstS = 60;
 constexpr int64_t kDnsRetryLongestS = 600;
 constexpr size_t kBouncesAtOnce = 200;
 constexpr size_t kAddressesKept = 1024;
+constexpr DurationMs kSitesKnownWithinMs = 5'000;  // DNS may fail for a domain that has nothing but a block
+constexpr DurationMs kSitesKnownAskedMs = 5;
+constexpr DurationMs kLookUpAgainMs = 10'000;
+
+void tell(const std::optional<ConfigProblem>& warning) {
+    if (warning) std::fprintf(stderr, "postrider: %s\n", warning->to_string().c_str());
+}
 
 Trouble trouble_of(MailRoute::Kind kind) {
     switch (kind) {
@@ -24,13 +32,13 @@ Trouble trouble_of(MailRoute::Kind kind) {
 }  // namespace
 
 Dispatcher::Dispatcher(EgressContext& context, DispatcherOwner& owner, SiteTable& sites,
-                       const ShapingRules& shaping, size_t shards)
+                       ShapingBook& shaping, size_t shards)
     : context_(context), owner_(owner), sites_(sites), shaping_(shaping), shards_(shards) {}
 
 void Dispatcher::announce(ReadyWindow& window) {
     if (draining_) return window.abandon();
     Binding& binding = bindings_[window.domain()];
-    if (binding.site && binding.expires_ms > context_.reactor.now_ms())
+    if (binding.site && binding.expires_ms > context_.reactor.now_ms() && binding.version == shaping_.binding_version())
         return owner_.send_window(*binding.site, window, binding.expires_ms);
     ++resolving_;
     spawn(context_.gate, resolve(window));
@@ -39,6 +47,10 @@ void Dispatcher::announce(ReadyWindow& window) {
 Task<void> Dispatcher::resolve(ReadyWindow& window) {
     const DomainId domain = window.domain();
     auto route = co_await context_.resolver.route(std::string(owner_.domain_name(domain)));
+    // A block of another domain may speak for this site.
+    const int64_t patience_ms = context_.reactor.now_ms() + kSitesKnownWithinMs;
+    while (!shaping_.sites_known() && !draining_ && context_.reactor.now_ms() < patience_ms)
+        co_await Sleep(context_.reactor, kSitesKnownAskedMs);
     --resolving_;
     Binding& binding = bindings_[domain];
     if (route->kind == MailRoute::Kind::hosts) {
@@ -52,21 +64,15 @@ Task<void> Dispatcher::resolve(ReadyWindow& window) {
 
 void Dispatcher::bind(ReadyWindow& window, Binding& binding, std::shared_ptr<const MailRoute> route) {
     const std::string name(owner_.domain_name(window.domain()));
-    std::vector<std::string> hosts;
-    for (const auto& host : route->hosts) hosts.push_back(host.name);
+    binding.version = shaping_.binding_version();
     // A domain whose block says mx_rollup = false is a site of its own.
     Site& site = sites_.site(shaping_.rolls_up(name) ? route->site : name + "/" + route->site);
-    const bool same = binding.site == &site && site.route() &&
-                      site.route()->hosts == route->hosts;
+    const bool speaks = shaping_.speaks_for_site(name);
+    if (speaks) tell(shaping_.set_site(name, site.name()));
     binding.site = &site;
     binding.expires_ms = route->expires_ms;
     binding.dns_failures = 0;
-    if (!same) {
-        // With one configured source its `sources` blocks hold; with several they are not applied yet (engine.cc warns).
-        const std::string only_source = context_.sources.size() == 2 ? context_.sources[1].name : "";
-        auto shaping = std::make_shared<EffectiveShaping>(shaping_.effective(name, site.name(), hosts, only_source));
-        site.bind(std::move(route), std::move(shaping));
-    }
+    site.bind(std::move(route), speaks ? name : "");
     owner_.send_window(site, window, binding.expires_ms);
 }
 
@@ -120,7 +126,36 @@ void Dispatcher::attach(Site& site, ReadyWindow& window, int64_t expires_ms) {
     worker->attach(window, expires_ms);
 }
 
+// The limits of a domain with a block hold at its site, whether or not mail for that very domain comes (DESIGN 3.2).
+void Dispatcher::keep_sites_known() {
+    const int64_t now_ms = context_.reactor.now_ms();
+    const uint64_t version = shaping_.version();
+    if (draining_ || looking_up_ > 0 || (version == sites_looked_up_at_ && now_ms < look_up_again_ms_)) return;
+    sites_looked_up_at_ = version;
+    look_up_again_ms_ = now_ms + kLookUpAgainMs;
+    for (auto& domain : shaping_.rollup_domains()) {
+        const auto known = site_expires_ms_.find(domain);
+        if (known != site_expires_ms_.end() && known->second > now_ms) continue;
+        ++looking_up_;
+        spawn(context_.gate, look_up_site(std::move(domain)));
+    }
+    if (looking_up_ == 0) shaping_.set_sites_known();
+}
+
+Task<void> Dispatcher::look_up_site(std::string domain) {
+    auto route = co_await context_.resolver.route(domain);
+    if (route->kind == MailRoute::Kind::hosts) tell(shaping_.set_site(domain, route->site));
+    site_expires_ms_[domain] = route->kind == MailRoute::Kind::temporary
+                                   ? context_.reactor.now_ms() + kLookUpAgainMs
+                                   : route->expires_ms;
+    if (--looking_up_ == 0) shaping_.set_sites_known();
+}
+
 void Dispatcher::tick() {
+    if (context_.reactor.shard() == 0) {
+        keep_sites_known();
+        shaping_.expire(context_.reactor.wall_us() / kUsPerSecond);
+    }
     for (auto& [id, worker] : workers_) worker->tick();
     if (context_.addresses.size() > kAddressesKept) context_.addresses.sweep();
     // An invited shard goes when it has nothing to do here, so that the home shard gets its share back.

@@ -26,8 +26,7 @@ class DispatcherOwner {
 
 class Dispatcher {
   public:
-    Dispatcher(EgressContext& context, DispatcherOwner& owner, SiteTable& sites, const ShapingRules& shaping,
-               size_t shards);
+    Dispatcher(EgressContext& context, DispatcherOwner& owner, SiteTable& sites, ShapingBook& shaping, size_t shards);
 
     // Domain's home: the window comes with a reference.
     void announce(ReadyWindow& window);
@@ -48,10 +47,13 @@ class Dispatcher {
     struct Binding {
         Site* site = nullptr;
         int64_t expires_ms = 0;
+        uint64_t version = 0;  // of ShapingBook::binding_version: whether domains share a site is the rules' business
         uint32_t dns_failures = 0;
     };
 
     Task<void> resolve(ReadyWindow& window);
+    void keep_sites_known();
+    Task<void> look_up_site(std::string domain);
     void bind(ReadyWindow& window, Binding& binding, std::shared_ptr<const MailRoute> route);
     Task<void> bounce_all(ReadyWindow& window, const MailRoute& route);
     void park_domain(ReadyWindow& window, Binding& binding, const MailRoute& route);
@@ -60,11 +62,16 @@ class Dispatcher {
     EgressContext& context_;
     DispatcherOwner& owner_;
     SiteTable& sites_;
-    const ShapingRules& shaping_;
+    ShapingBook& shaping_;
     const size_t shards_;
     std::unordered_map<DomainId, Binding> bindings_;
     std::unordered_map<SiteId, std::unique_ptr<SiteWorker>> workers_;
     size_t resolving_ = 0;
+    // Shard 0 alone: the sites of the domains that have a block or an override.
+    std::unordered_map<std::string, int64_t> site_expires_ms_;
+    uint64_t sites_looked_up_at_ = 0;  // version of the book
+    int64_t look_up_again_ms_ = 0;
+    size_t looking_up_ = 0;
     bool draining_ = false;
 };
 

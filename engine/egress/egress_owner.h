@@ -68,6 +68,7 @@ struct EgressContext {
     SocketBudget& sockets;
     AddressPool& addresses;
     const std::vector<EgressSource>& sources;
+    const ShapingBook& shaping;
     const AddressBlocks& prohibited;
     uint16_t port = 25;
     EgressOwner& owner;

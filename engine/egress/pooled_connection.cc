@@ -3,7 +3,7 @@
 namespace postrider {
 
 OutgoingMessage* PooledConnection::next(const Capabilities& capabilities) {
-    const uint32_t most = shaping->max_deliveries_per_connection.value;
+    const uint32_t most = shaping().max_deliveries_per_connection.value;
     if (worker.draining_ || deliveries >= most ||
         (capabilities.mail_max && deliveries >= capabilities.mail_max)) {  // RFC 9422 4
         retiring = true;
@@ -14,7 +14,7 @@ OutgoingMessage* PooledConnection::next(const Capabilities& capabilities) {
         retiring = true;
         return nullptr;
     }
-    QueuedMessage* message = worker.pull(capabilities.rcpt_max);
+    QueuedMessage* message = worker.pull(source, capabilities.rcpt_max);
     if (!message) return nullptr;
     ++deliveries;
     if (began_ns == 0) began_ns = worker.context_.reactor.now_ns();

@@ -28,6 +28,8 @@ class PooledConnection final : public SessionFeed {
     void opened_at(AddressPool::Address& where);
     void closed();
 
+    // Of its path, as it holds now.
+    const EffectiveShaping& shaping() const { return worker.shaping(source); }
     AttemptPlace place() const;
     void remember_place(const Candidate& candidate);
 
@@ -35,7 +37,6 @@ class PooledConnection final : public SessionFeed {
     ConnectionLease lease;
     SourceId source;
     Event wake;
-    std::shared_ptr<const EffectiveShaping> shaping;
     std::unique_ptr<Connection> connection;
     std::unique_ptr<Session> session;
     std::string host, address, source_address;  // for the log

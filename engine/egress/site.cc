@@ -2,10 +2,13 @@
 
 namespace postrider {
 
-void Site::bind(std::shared_ptr<const MailRoute> route, std::shared_ptr<const EffectiveShaping> shaping) {
+void Site::bind(std::shared_ptr<const MailRoute> route, std::string_view domain) {
     std::scoped_lock lock(mutex_);
+    const bool speaks = !domain.empty() && std::ranges::find(domains_, domain) == domains_.end();
+    const bool moved = !route_ || route_->hosts != route->hosts;
     route_ = std::move(route);
-    shaping_ = std::move(shaping);
+    if (speaks) domains_.emplace_back(domain);
+    if (speaks || moved) bindings_.fetch_add(1, std::memory_order_release);
 }
 
 std::shared_ptr<const MailRoute> Site::route() const {
@@ -13,9 +16,20 @@ std::shared_ptr<const MailRoute> Site::route() const {
     return route_;
 }
 
-std::shared_ptr<const EffectiveShaping> Site::shaping() const {
+std::shared_ptr<const SiteView> Site::view() {
     std::scoped_lock lock(mutex_);
-    return shaping_;
+    // Read before what it stands for: a change meanwhile is seen as another version.
+    const uint64_t now = version();
+    if (view_ && view_->version == now) return view_;
+    auto view = std::make_shared<SiteView>();
+    view->version = now;
+    view->route = route_;
+    std::vector<std::string> hosts;
+    for (const auto& host : route_->hosts) hosts.push_back(host.name);
+    for (size_t source = 0; source < sources_.size(); ++source)
+        view->paths.push_back(book_.effective(domains_, name_, hosts, source ? sources_[source].name : ""));
+    view_ = std::move(view);
+    return view_;
 }
 
 bool Site::take_connection(SourceId source, uint32_t limit) {
@@ -34,7 +48,7 @@ Site& SiteTable::site(std::string_view name) {
     const SiteId id = names_.intern(name);
     std::scoped_lock lock(mutex_);
     if (sites_.size() <= id) sites_.resize(id + 1);
-    if (!sites_[id]) sites_[id] = std::make_unique<Site>(id, std::string(name), sources_);
+    if (!sites_[id]) sites_[id] = std::make_unique<Site>(id, std::string(name), book_, sources_);
     return *sites_[id];
 }
 

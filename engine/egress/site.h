@@ -15,6 +15,7 @@
 #include "dns/resolver.h"
 #include "engine/core/ids.h"
 #include "engine/config/config.h"
+#include "engine/egress/shaping_book.h"
 #include "queue/name_table.h"
 
 namespace postrider {
@@ -26,17 +27,29 @@ struct EgressSource {
     std::string hostname;
 };
 
+// What holds at a site, as of one version: never changed, shared by the workers of all shards.
+struct SiteView {
+    uint64_t version = 0;
+    std::shared_ptr<const MailRoute> route;
+    std::vector<EffectiveShaping> paths;  // by source
+};
+
 class Site {
   public:
-    Site(SiteId id, std::string name, size_t sources) : id_(id), name_(std::move(name)), paths_(sources) {}
+    Site(SiteId id, std::string name, const ShapingBook& book, const std::vector<EgressSource>& sources)
+        : id_(id), name_(std::move(name)), book_(book), sources_(sources), paths_(sources.size()) {}
 
     SiteId id() const { return id_; }
     const std::string& name() const { return name_; }
 
-    // The route and the limits as of the last domain that was bound. Thread-safe.
-    void bind(std::shared_ptr<const MailRoute> route, std::shared_ptr<const EffectiveShaping> shaping);
+    // The route as of the last domain that was bound; the domain, when its name matters to the shaping (ShapingBook::
+    // speaks_for_site), speaks for the site from now on. Thread-safe; takes a lock.
+    void bind(std::shared_ptr<const MailRoute> route, std::string_view domain);
     std::shared_ptr<const MailRoute> route() const;
-    std::shared_ptr<const EffectiveShaping> shaping() const;
+    // Moves whenever the route or anything of the shaping does. Whoever keeps a view compares it: two loads.
+    uint64_t version() const { return book_.version() + bindings_.load(std::memory_order_acquire); }
+    // The view of the version that is. Takes a lock: once for each worker and version.
+    std::shared_ptr<const SiteView> view();
 
     // One connection slot of the path source x site; promise 3: every SYN holds one.
     bool take_connection(SourceId source, uint32_t limit);
@@ -58,18 +71,22 @@ class Site {
     };
     const SiteId id_;
     const std::string name_;
+    const ShapingBook& book_;
+    const std::vector<EgressSource>& sources_;
     std::vector<Path> paths_;
     std::atomic<uint32_t> participants_{0};
     std::atomic<uint32_t> failures_{0};
     mutable std::mutex mutex_;
+    std::atomic<uint64_t> bindings_{0};
     std::shared_ptr<const MailRoute> route_;
-    std::shared_ptr<const EffectiveShaping> shaping_;
+    std::vector<std::string> domains_;  // that speak for the site
+    std::shared_ptr<const SiteView> view_;
 };
 
 // Sites by name. A site is kept until the process ends.
 class SiteTable {
   public:
-    explicit SiteTable(size_t sources) : sources_(sources) {}
+    SiteTable(const ShapingBook& book, const std::vector<EgressSource>& sources) : book_(book), sources_(sources) {}
     // Thread-safe; takes a lock: once for a domain's binding.
     Site& site(std::string_view name);
     // Thread-safe.
@@ -77,7 +94,8 @@ class SiteTable {
     size_t size() const { return names_.size(); }
 
   private:
-    const size_t sources_;
+    const ShapingBook& book_;
+    const std::vector<EgressSource>& sources_;
     NameTable names_;
     mutable std::mutex mutex_;
     std::vector<std::unique_ptr<Site>> sites_;

@@ -58,7 +58,6 @@ bool is_tls_failure(const SessionFailure& failure) {
 
 Task<void> SiteWorker::run(PooledConnection& pooled) {
     co_await Yield(context_.reactor);  // the caller holds iterators into what we change
-    pooled.shaping = site_.shaping();
     const bool opened = co_await open(pooled);
     --connecting_;
     if (opened) {
@@ -76,7 +75,7 @@ Task<void> SiteWorker::run(PooledConnection& pooled) {
 
 // Finds a host that takes a session.
 Task<bool> SiteWorker::open(PooledConnection& pooled) {
-    auto found = co_await candidates(context_.resolver, context_.reactor, site_.route(), context_.health,
+    auto found = co_await candidates(context_.resolver, context_.reactor, view().route, context_.health,
                                      context_.prohibited, context_.port);
     if (found.kind != MailRoute::Kind::hosts) {
         const Trouble trouble = found.kind == MailRoute::Kind::temporary ? Trouble::dns_address_temporary
@@ -118,7 +117,7 @@ Task<bool> SiteWorker::open_at(PooledConnection& pooled, AddressPool::Address& a
 // Until another site's connection can be taken over, or the pace of the address allows to open one.
 Task<SiteWorker::Turn> SiteWorker::wait_turn(PooledConnection& pooled, const Candidate& best) {
     auto& address = context_.addresses.at(best.address, pooled.source);
-    const int64_t until_ms = context_.reactor.now_ms() + pooled.shaping->connect_timeout.value;
+    const int64_t until_ms = context_.reactor.now_ms() + pooled.shaping().connect_timeout.value;
     bool waited = false;
     for (;;) {
         if (draining_ || rotation_.empty()) co_return Turn::gives_up;  // others have taken the mail meanwhile
@@ -143,7 +142,7 @@ Task<bool> SiteWorker::dial_candidates(PooledConnection& pooled, const std::vect
         for (size_t i = at; i < list.size(); ++i) addresses.push_back(list[i].address);
         DialOptions options;
         options.source = context_.sources[pooled.source].address;
-        options.timeout_ms = pooled.shaping->connect_timeout.value;
+        options.timeout_ms = pooled.shaping().connect_timeout.value;
         auto dialled = co_await dial(context_.reactor, context_.buffers, std::move(addresses), options);
         for (const auto& attempt : dialled.attempts) {
             if (attempt.result == 0)
@@ -158,7 +157,7 @@ Task<bool> SiteWorker::dial_candidates(PooledConnection& pooled, const std::vect
             break;
         }
         at += dialled.attempts.size();
-        const bool may_do_without = tls_use(pooled.shaping->enable_tls.value) == TlsUse::opportunistic;
+        const bool may_do_without = tls_use(pooled.shaping().enable_tls.value) == TlsUse::opportunistic;
         const bool tls = !may_do_without || !tls_failed_lately(last->host);
         auto refusal = co_await open_session(pooled, std::move(dialled.connection), *last, tls);
         if (refusal && tls && may_do_without && is_tls_failure(*refusal)) {
@@ -191,17 +190,17 @@ bool SiteWorker::tls_failed_lately(const std::string& host) {
 
 // A connection that another site of ours has left at rest at this address, if there is one.
 bool SiteWorker::take_over(PooledConnection& pooled, const Candidate& candidate) {
-    const TlsPolicy policy = pooled.shaping->enable_tls.value;
+    const TlsPolicy policy = pooled.shaping().enable_tls.value;
     const auto strong_enough = [&](const PooledConnection& other) {
         if (policy == TlsPolicy::Required) return other.verified && other.host == candidate.host;
         return tls_use(policy) != TlsUse::required || other.connection->secured();
     };
-    const uint32_t most = pooled.shaping->max_deliveries_per_connection.value;
+    const uint32_t most = pooled.shaping().max_deliveries_per_connection.value;
     for (PooledConnection* other : context_.addresses.at(candidate.address, pooled.source).resting) {
         if (other->deliveries >= most || !strong_enough(*other)) continue;
         pooled.take_over_from(*other);
         pooled.remember_place(candidate);
-        auto options = session_options(*pooled.shaping, context_.sources[pooled.source].hostname, context_,
+        auto options = session_options(pooled.shaping(), context_.sources[pooled.source].hostname, context_,
                                        candidate.host);
         options.dialogue = std::min(options.dialogue, most_);
         pooled.session->set_options(std::move(options));
@@ -217,14 +216,14 @@ Task<std::optional<SessionFailure>> SiteWorker::open_session(PooledConnection& p
     pooled.remember_place(candidate);
     pooled.session_high = context_.reactor.random().next();
     pooled.session_low = context_.reactor.random().next();
-    auto options = session_options(*pooled.shaping, context_.sources[pooled.source].hostname, context_,
+    auto options = session_options(pooled.shaping(), context_.sources[pooled.source].hostname, context_,
                                    candidate.host);
     if (!tls) options.tls = TlsUse::off;
     options.dialogue = std::min(options.dialogue, most_);
     pooled.session = std::make_unique<Session>(context_.reactor, *pooled.connection, std::move(options));
     auto failure = co_await pooled.session->open();
     pooled.verified = !failure && pooled.connection->secured() &&
-                      pooled.shaping->enable_tls.value == TlsPolicy::Required;
+                      pooled.shaping().enable_tls.value == TlsPolicy::Required;
     if (failure) {
         co_await pooled.session->quit(false);
         pooled.session.reset();
@@ -242,8 +241,8 @@ Task<void> SiteWorker::serve(PooledConnection& pooled) {
         pooled.rest();
         pump();
         // While others wait for this host's greeting it may be that it takes no more sessions: do not hold one for long.
-        const DurationMs patience_ms = pooled.at->opening > 0 ? std::min(kIdleBesideOpeningMs, pooled.shaping->idle_timeout.value)
-                                                              : pooled.shaping->idle_timeout.value;
+        const DurationMs patience_ms = pooled.at->opening > 0 ? std::min(kIdleBesideOpeningMs, pooled.shaping().idle_timeout.value)
+                                                              : pooled.shaping().idle_timeout.value;
         const bool woken = co_await pooled.wake.wait(context_.reactor.now_ms() + patience_ms);
         pooled.stop_resting();
         if (pooled.taken) co_return;
@@ -292,7 +291,7 @@ void SiteWorker::park_site(PooledConnection& pooled, const SessionFailure& failu
     parked_until_ms_ = context_.reactor.now_ms() + wait_s * 1000;
     parked_why_ = failure.outcome.text;
     if (last) pooled.remember_place(*last);
-    if (QueuedMessage* probe = pull()) {
+    if (QueuedMessage* probe = pull(pooled.source)) {
         Outcome outcome = failure.outcome;
         if (outcome.kind == OutcomeKind::bounced && outcome.phase != Phase::connect) outcome.kind = OutcomeKind::transient;
         probe->transaction.settle_unbegun(outcome);

@@ -19,12 +19,18 @@ constexpr size_t kWindowsLookedAt = 64;
 SiteWorker::SiteWorker(EgressContext& context, Site& site, bool home)
     : context_(context), site_(site), home_(home) {
     site_.join();
+    binding_version_ = context_.shaping.binding_version();
 }
 
 SiteWorker::~SiteWorker() {
     POSTRIDER_CHECK(connections_.empty(), "a site worker outlives its connections");
     while (!rotation_.empty()) leave_rotation(rotation_.size() - 1, true);
     site_.part();
+}
+
+const SiteView& SiteWorker::view() {
+    if (!view_ || view_->version != site_.version()) view_ = site_.view();
+    return *view_;
 }
 
 // ---- windows
@@ -76,7 +82,11 @@ bool SiteWorker::worthwhile(uint64_t mail) const {
 }
 
 // The next message of the domain whose turn it is; null when nothing waits.
-QueuedMessage* SiteWorker::pull(uint32_t rcpt_max) {
+QueuedMessage* SiteWorker::pull(SourceId source, uint32_t rcpt_max) {
+    if (const uint64_t now = context_.shaping.binding_version(); now != binding_version_) {
+        binding_version_ = now;
+        for (auto& attachment : rotation_) attachment.expires_ms = 0;  // by new rules they may belong elsewhere
+    }
     while (!rotation_.empty() && no_loading_before_ms_ <= context_.reactor.now_ms()) {
         if (turn_ >= rotation_.size()) turn_ = 0;
         Attachment& attachment = rotation_[turn_];
@@ -101,7 +111,7 @@ QueuedMessage* SiteWorker::pull(uint32_t rcpt_max) {
         }
         ++turn_;
         auto message = spare();
-        if (fill(*message, id, window, rcpt_max)) return message.release();
+        if (fill(*message, id, window, source, rcpt_max)) return message.release();
         spares_.push_back(std::move(message));
     }
     return nullptr;
@@ -115,7 +125,8 @@ std::unique_ptr<QueuedMessage> SiteWorker::spare() {
 }
 
 // Loads the message and gathers its recipients of this domain. False: nothing is left of it to send.
-bool SiteWorker::fill(QueuedMessage& message, RecordId first, ReadyWindow& window, uint32_t rcpt_max) {
+bool SiteWorker::fill(QueuedMessage& message, RecordId first, ReadyWindow& window, SourceId source,
+                      uint32_t rcpt_max) {
     const Record record = context_.arena[first];  // a copy: it may be settled, and used again, before we are done
     Transaction& transaction = message.transaction;
     transaction.reset();
@@ -141,7 +152,7 @@ bool SiteWorker::fill(QueuedMessage& message, RecordId first, ReadyWindow& windo
                             {.wire_size = loaded.content.wire_size, .eight_bit = loaded.content.eight_bit,
                              .smtputf8 = loaded.envelope.smtputf8, .ret = loaded.envelope.ret,
                              .envid = loaded.envelope.envid});
-    const uint32_t batch = site_.shaping()->max_recipients_per_batch.value;
+    const uint32_t batch = shaping(source).max_recipients_per_batch.value;
     const uint32_t most = rcpt_max ? std::min(batch, rcpt_max) : batch;
     const uint32_t tag = ReadyWindow::message_tag(record);
     add_recipient(message, first);
@@ -212,13 +223,16 @@ void SiteWorker::give_back(QueuedMessage& message) {
 
 // ---- connections
 
-uint32_t SiteWorker::allowed_at_most() const {
-    const uint32_t limit = site_.shaping()->connection_limit.value * static_cast<uint32_t>(source_count());
+uint32_t SiteWorker::allowed_at_most() {
+    uint32_t limit = 0;
+    for (SourceId source = first_source(); source < context_.sources.size(); ++source)
+        limit += shaping(source).connection_limit.value;
     return std::max(1u, limit / site_.participants());
 }
 
-size_t SiteWorker::source_count() const {
-    return context_.sources.size() > 1 ? context_.sources.size() - 1 : 1;
+// The kernel's choice, number 0, sends only where no source is configured.
+SourceId SiteWorker::first_source() const {
+    return context_.sources.size() > 1 ? 1 : 0;
 }
 
 void SiteWorker::pump() {
@@ -241,12 +255,12 @@ void SiteWorker::pump() {
     const auto most = std::min(window_, allowed_at_most());
     while (mail > connecting_ && connections_.size() < most &&
            (connections_.empty() || worthwhile(mail))) {
-        const size_t sources = source_count();
+        const size_t sources = context_.sources.size() - first_source();
         ConnectionLease lease;
         SourceId source = 0;
         for (size_t tried = 0; tried < sources && !lease; ++tried) {
-            source = context_.sources.size() > 1 ? static_cast<SourceId>(1 + next_source_++ % sources) : SourceId{0};
-            auto got = ConnectionLease::take(site_, source, site_.shaping()->connection_limit.value, context_.sockets);
+            source = static_cast<SourceId>(first_source() + next_source_++ % sources);
+            auto got = ConnectionLease::take(site_, source, shaping(source).connection_limit.value, context_.sockets);
             if (got) {
                 connections_.push_back(std::make_unique<PooledConnection>(*this, std::move(got), source));
                 break;

@@ -68,14 +68,17 @@ class SiteWorker {
     void park_site(PooledConnection& pooled, const SessionFailure& failure, const Candidate* last);
     void leave_rotation(size_t index, bool abandon);
 
-    uint32_t allowed_at_most() const;
-    size_t source_count() const;
+    // What holds now: the view is looked at again when its version has moved.
+    const SiteView& view();
+    const EffectiveShaping& shaping(SourceId source) { return view().paths[source]; }
+    uint32_t allowed_at_most();
+    SourceId first_source() const;
     uint64_t waiting() const;
     bool worthwhile(uint64_t mail) const;
     void served_in(double took_ms);
-    // `rcpt_max`: the most recipients that the host takes at once, 0 when it does not say.
-    QueuedMessage* pull(uint32_t rcpt_max = 0);
-    bool fill(QueuedMessage& message, RecordId first, ReadyWindow& window, uint32_t rcpt_max);
+    // For a connection of `source`. `rcpt_max`: the most recipients that the host takes at once, 0 when it does not say.
+    QueuedMessage* pull(SourceId source, uint32_t rcpt_max = 0);
+    bool fill(QueuedMessage& message, RecordId first, ReadyWindow& window, SourceId source, uint32_t rcpt_max);
     void add_recipient(QueuedMessage& message, RecordId id);
     void give_back(QueuedMessage& message);
     void settle_all(QueuedMessage& message, const AttemptPlace& place);
@@ -84,6 +87,8 @@ class SiteWorker {
     EgressContext& context_;
     Site& site_;
     const bool home_;
+    std::shared_ptr<const SiteView> view_;
+    uint64_t binding_version_ = 0;
     std::vector<Attachment> rotation_;
     size_t turn_ = 0;
     std::vector<std::unique_ptr<PooledConnection>> connections_;

@@ -1,0 +1,159 @@
+#include "engine/egress/shaping_book.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "engine/config/shaping_keys.h"
+
+namespace postrider {
+namespace {
+
+constexpr std::string_view kDefault = "default", kProvider = "provider.\"";
+
+// `provider."name"` -> name; empty: it is none.
+std::string_view provider_of(std::string_view domain) {
+    if (!domain.starts_with(kProvider) || !domain.ends_with('"') || domain.size() <= kProvider.size() + 1) return {};
+    return domain.substr(kProvider.size(), domain.size() - kProvider.size() - 1);
+}
+
+std::string command_of(const ShapingOverride& set) {
+    auto text = fmt::format("shape set {} {}={} by {} at {:%FT%TZ}", set.domain, set.key, set.value,
+                            set.who.empty() ? "?" : set.who, fmt::gmtime(static_cast<std::time_t>(set.set_s)));
+    if (set.expires_s) text += fmt::format(" until {:%FT%TZ}", fmt::gmtime(static_cast<std::time_t>(set.expires_s)));
+    if (!set.why.empty()) text += " (" + set.why + ")";
+    return text;
+}
+
+}  // namespace
+
+ShapingBook::ShapingBook(ShapingRules rules)
+    : from_files_(std::move(rules)), rules_(from_files_), sites_known_(from_files_.rollup_domains().empty()) {}
+
+Result<void> ShapingBook::set(ShapingOverride override) {
+    const ShapingKey* key = find_shaping_key(override.key);
+    if (!key) return fail(override.key + ": no such key; see docs/configuration.md");
+    if (!key->enforced) return fail(override.key + ": is not enforced yet, so it cannot be set");
+    const auto provider = provider_of(override.domain);
+    if (key->place == KeyPlace::provider && provider.empty())
+        return fail(fmt::format("{}: counts for a provider, so it is set as `shape set provider.\"name\" {}=...`",
+                                override.key, override.key));
+    auto value = parse_shaping_value(*key, override.value);
+    if (!value) return fail(override.key + ": " + value.error().text);
+    std::scoped_lock lock(mutex_);
+    if (!provider.empty() && std::ranges::find(from_files_.providers(), provider, &ShapingBlock::name) ==
+                                 from_files_.providers().end())
+        return fail(fmt::format("provider \"{}\": no block in the shaping files names it", provider));
+    const auto same = [&](const Entry& entry) {
+        return entry.given.domain == override.domain && entry.given.key == override.key;
+    };
+    std::erase_if(overrides_, same);
+    Origin from{.file = {}, .line = 0, .block = {}, .command = command_of(override)};
+    overrides_.push_back({std::move(override), {*value, std::move(from)}});
+    rebuild();
+    return {};
+}
+
+size_t ShapingBook::unset(std::string_view domain, std::string_view key) {
+    std::scoped_lock lock(mutex_);
+    const size_t ended = std::erase_if(overrides_, [&](const Entry& entry) {
+        return entry.given.domain == domain && (key.empty() || entry.given.key == key);
+    });
+    if (ended > 0) rebuild();
+    return ended;
+}
+
+void ShapingBook::expire(int64_t now_s) {
+    std::scoped_lock lock(mutex_);
+    const size_t ended = std::erase_if(overrides_, [&](const Entry& entry) {
+        return entry.given.expires_s != 0 && entry.given.expires_s <= now_s;
+    });
+    if (ended > 0) rebuild();
+}
+
+std::vector<ShapingOverride> ShapingBook::overrides() const {
+    std::scoped_lock lock(mutex_);
+    std::vector<ShapingOverride> list;
+    for (const Entry& entry : overrides_) list.push_back(entry.given);
+    return list;
+}
+
+void ShapingBook::replace_rules(ShapingRules rules) {
+    std::scoped_lock lock(mutex_);
+    from_files_ = std::move(rules);
+    for (const auto& [domain, site] : sites_) (void)from_files_.set_site(domain, site);
+    binding_version_.fetch_add(1, std::memory_order_release);
+    rebuild();
+}
+
+ShapingRules ShapingBook::rules() const {
+    std::scoped_lock lock(mutex_);
+    return from_files_;
+}
+
+// Under the lock. Overrides of blocks become part of them; those of domains are applied last, by effective().
+void ShapingBook::rebuild() {
+    rules_ = from_files_;
+    for (const Entry& entry : overrides_) {
+        if (entry.given.domain == kDefault)
+            rules_.override_default(entry.given.key, entry.setting);
+        else if (const auto provider = provider_of(entry.given.domain); !provider.empty())
+            rules_.override_provider(provider, entry.given.key, entry.setting);
+    }
+    changed();
+}
+
+EffectiveShaping ShapingBook::effective(std::span<const std::string> domains, std::string_view site,
+                                        std::span<const std::string> mx_hosts, std::string_view source) const {
+    std::scoped_lock lock(mutex_);
+    EffectiveShaping out = rules_.effective(domains, site, mx_hosts, source);
+    for (const Entry& entry : overrides_) {
+        const std::string& domain = entry.given.domain;
+        const auto its_site = sites_.find(domain);
+        const bool at_site = its_site != sites_.end() && its_site->second == site && rules_.rolls_up(domain);
+        if (!at_site && std::ranges::find(domains, domain) == domains.end()) continue;
+        const ShapingKey* key = find_shaping_key(entry.given.key);
+        if (key->apply) key->apply(out, entry.setting);
+    }
+    return out;
+}
+
+bool ShapingBook::rolls_up(std::string_view domain) const {
+    std::scoped_lock lock(mutex_);
+    return rules_.rolls_up(domain);
+}
+
+bool ShapingBook::known(std::string_view domain) const {
+    return rules_.has_domain(domain) ||
+           std::ranges::any_of(overrides_, [&](const Entry& entry) { return entry.given.domain == domain; });
+}
+
+bool ShapingBook::speaks_for_site(std::string_view domain) const {
+    std::scoped_lock lock(mutex_);
+    return known(domain) || rules_.suffix_matches(domain);
+}
+
+std::vector<std::string> ShapingBook::rollup_domains() const {
+    std::scoped_lock lock(mutex_);
+    auto names = rules_.rollup_domains();
+    for (const Entry& entry : overrides_) {
+        const std::string& domain = entry.given.domain;
+        if (domain != kDefault && provider_of(domain).empty() && !rules_.has_domain(domain) &&
+            std::ranges::find(names, domain) == names.end())
+            names.push_back(domain);
+    }
+    return names;
+}
+
+std::optional<ConfigProblem> ShapingBook::set_site(std::string_view domain, std::string_view site) {
+    std::scoped_lock lock(mutex_);
+    if (!known(domain)) return std::nullopt;
+    if (const auto it = sites_.find(domain); it != sites_.end() && it->second == site) return std::nullopt;
+    sites_.insert_or_assign(std::string(domain), std::string(site));
+    auto warning = from_files_.set_site(domain, site);
+    rebuild();
+    return warning;
+}
+
+}  // namespace postrider
