@@ -32,6 +32,8 @@ def cores(number):
 class Cgroup:
     """A group of processes whose CPU time the kernel adds up."""
 
+    kind = "cgroup"
+
     def __init__(self, folder):
         self.folder = folder
 
@@ -55,6 +57,9 @@ class Cgroup:
             return None
         return group
 
+    def started(self, pid):
+        """The group has it already."""
+
     def enter(self):
         """In a child before exec."""
         file = os.open(self.folder / "cgroup.procs", os.O_WRONLY)
@@ -69,25 +74,77 @@ class Cgroup:
     def pids(self):
         return [int(pid) for pid in (self.folder / "cgroup.procs").read_text().split()]
 
-    def end_all(self, seconds=10):
-        """SIGTERM, then SIGKILL, to every process in the group, which are those this program has started."""
-        deadline = time.monotonic() + seconds
-        while pids := self.pids():
-            kind = signal.SIGTERM if time.monotonic() < deadline - seconds / 2 else signal.SIGKILL
-            for pid in pids:
-                try:
-                    os.kill(pid, kind)
-                except ProcessLookupError:
-                    pass
-            if time.monotonic() > deadline:
-                raise Failure(f"processes {pids} do not end")
-            time.sleep(0.1)
+    def end_all(self):
+        end_all(self.pids)
 
     def remove(self):
         try:
             self.folder.rmdir()
         except OSError:
             pass
+
+
+class Tree:
+    """Where no cgroup can be made: processes that were started, and their descendants, by /proc. What has ended counts
+    from when its parent has waited for it; the clock has the kernel's tick, a hundredth of a second."""
+
+    kind = "proc"
+
+    def __init__(self):
+        self.roots = []
+
+    def enter(self):
+        """A descendant is found by its parents."""
+
+    def started(self, pid):
+        self.roots.append(pid)
+
+    def pids(self):
+        return list(self.stats())
+
+    def stats(self):
+        """{pid: the fields of /proc/<pid>/stat behind the name} of the whole tree."""
+        every = {}
+        for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = path.read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            if fields[0] != "Z":
+                every[int(path.parent.name)] = fields
+        found, more = {}, [pid for pid in self.roots if pid in every]
+        while more:
+            pid = more.pop()
+            found[pid] = every[pid]
+            more += [child for child, fields in every.items() if int(fields[1]) == pid]
+        return found
+
+    def cpu(self):
+        tick_us = 1_000_000 / os.sysconf("SC_CLK_TCK")
+        stats = self.stats().values()
+        return (sum(int(f[11]) + int(f[13]) for f in stats) * tick_us,
+                sum(int(f[12]) + int(f[14]) for f in stats) * tick_us)
+
+    def end_all(self):
+        end_all(self.pids)
+
+    def remove(self):
+        self.roots = []
+
+
+def end_all(list_pids, seconds=10):
+    """SIGTERM, then SIGKILL, to processes that this program has started, until there are none."""
+    deadline = time.monotonic() + seconds
+    while pids := list_pids():
+        kind = signal.SIGTERM if time.monotonic() < deadline - seconds / 2 else signal.SIGKILL
+        for pid in pids:
+            try:
+                os.kill(pid, kind)
+            except ProcessLookupError:
+                pass
+        if time.monotonic() > deadline:
+            raise Failure(f"processes {pids} do not end")
+        time.sleep(0.1)
 
 
 class Child:

@@ -36,6 +36,13 @@ class Case:
         return Sink(self.bench.sink_program, folder, workload, self.bench.options.timeout, watch=workload.steady())
 
 
+def perf_count(path):
+    """What `perf stat -x,` has counted; None where it could not."""
+    told = path.read_text() if path.exists() else ""
+    found = re.search(rf"^(\d+),.*{PERF_EVENT}", told, re.M)
+    return int(found[1]) if found else None
+
+
 def facts(usage, messages):
     """What every case says of its sender."""
     return {"messages": messages, "secs": round(usage["secs"], 3), "msg_s": round(messages / usage["secs"], 1),
@@ -111,9 +118,8 @@ class Program(Case):
                 child.close()
             finally:
                 sink.finish()
-            told = (folder / "perf").read_text() if (folder / "perf").exists() else ""
-        found = re.search(rf"^(\d+),.*{PERF_EVENT}", told, re.M)
-        return round(int(found[1]) / messages, 3) if found else None
+            calls = perf_count(folder / "perf")
+        return calls and round(calls / messages, 3)
 
 
 class Limit(Program):

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""bench/run with a handful of messages: every workload and every case that this machine can run delivers all of them;
-and the arithmetic of its verdicts and tables."""
+"""bench/run with a handful of messages: every workload and every sender that this machine can run delivers all of
+them; and the arithmetic of its verdicts and tables."""
 
 import json
 import os
@@ -12,6 +12,8 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("BENCH_BUILD", ROOT / "build"))
+RECEIVERS = pathlib.Path(os.environ.get("POSTRIDER_RECEIVERS", ROOT / "build" / "deps" / "receivers"))
+PEERS = ("postfix", "exim", "opensmtpd")
 sys.path.insert(0, str(ROOT / "bench"))
 sys.dont_write_bytecode = True
 
@@ -28,7 +30,7 @@ class SmokeTest(unittest.TestCase):
         with tempfile.TemporaryDirectory(prefix="postrider-bench-test-") as folder:
             lines, page = pathlib.Path(folder) / "lines.jsonl", pathlib.Path(folder) / "page.md"
             page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-            done = run("--all", "--no-calls", "--runs", "1", "--messages", "100", "--json", lines, "--write-docs", page)
+            done = run("--all", "--peers", "none", "--no-calls", "--runs", "1", "--messages", "100", "--json", lines, "--write-docs", page)
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
             results = [json.loads(line) for line in lines.read_text().splitlines()]
             written = page.read_text()
@@ -42,6 +44,16 @@ class SmokeTest(unittest.TestCase):
         self.assertTrue(written.startswith("before\n") and written.endswith("\nafter\n"))
         self.assertNotIn("old", written)
         self.assertIn("| base | engine | 1 |", written)
+
+    def test_every_peer_once(self):
+        with tempfile.TemporaryDirectory(prefix="postrider-bench-test-") as folder:
+            lines = pathlib.Path(folder) / "lines.jsonl"
+            done = run("--only", "peers", "--peers", ",".join(PEERS), "--peer-messages", "20", "--runs", "1",
+                       "--no-calls", "--receivers", RECEIVERS, "--json", lines)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+            ran = [json.loads(line)["case"] for line in lines.read_text().splitlines()]
+        for peer in PEERS:
+            self.assertTrue(peer in ran or f"base, {peer}" in done.stdout, f"{peer} was left out silently")
 
     def test_an_unknown_workload_is_a_usage_error(self):
         done = run("--workload", "bsae")
