@@ -11,6 +11,7 @@ import os
 import pathlib
 import random
 import shutil
+import stat
 import struct
 import subprocess
 import tempfile
@@ -20,6 +21,8 @@ import types
 import harness
 import receivers
 
+KEPT = (".out", ".log", ".jsonl", ".toml", ".reason")
+KEPT_MOST = 80 << 20
 SKIPPED = 77  # what Meson takes for "not possible here"
 REFUSE_RULE = 'rcpt=no-*@*.test reply="550 5.1.1 no such user"'
 LATER_RULE = 'rcpt=later-*@*.test reply="451 4.7.1 greylisted" times=1 per=address'
@@ -52,14 +55,22 @@ class Rig:
     def __exit__(self, kind, *_):
         harness.end_all()
         if kind is not None and issubclass(kind, (Broken, AssertionError)):
-            kept = harness.ROOT / "build" / "crash-failed" / self.name
-            shutil.rmtree(kept, ignore_errors=True)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(OSError):
-                shutil.copytree(self.folder, kept, symlinks=True, ignore_dangling_symlinks=True,
-                                ignore=shutil.ignore_patterns("mnt", "*.img"))
-                print(f"what it left: {kept}")
+            self.keep()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def keep(self):
+        """Logs, journals and configuration. Only regular files of moderate size: a spool may hold devices and links."""
+        kept = harness.ROOT / "build" / "crash-failed" / self.name
+        shutil.rmtree(kept, ignore_errors=True)
+        for path in self.folder.rglob("*"):
+            with contextlib.suppress(OSError):
+                status = path.lstat()
+                if not stat.S_ISREG(status.st_mode) or status.st_blocks * 512 > KEPT_MOST or path.suffix not in KEPT:
+                    continue
+                target = kept / path.relative_to(self.folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+        print(f"what it left: {kept}")
 
     def fail(self, text):
         raise Broken(text)
