@@ -12,6 +12,7 @@
 #include "engine/command_line.h"
 #include "engine/commands.h"
 #include "engine/config/units.h"
+#include "engine/io/crash_points.h"
 #include "engine/progress.h"
 #include "engine/status.h"
 
@@ -96,11 +97,21 @@ int run_engine(int argc, char** argv) {
                                        "End when nothing is left to send now; with =DURATION wait for retries due within it")
                             ->expected(0, 1);
     app.add_flag("--quiet", options.quiet, "No progress line");
+#ifdef POSTRIDER_CRASH_POINTS
+    bool list_crash_points = false;
+    app.add_flag("--list-crash-points", list_crash_points, "The names for POSTRIDER_CRASH_AT (builds for tests)");
+#endif
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
         return app.exit(error) == 0 ? 0 : kExitUsage;
     }
+#ifdef POSTRIDER_CRASH_POINTS
+    if (list_crash_points) {
+        for (const auto name : kCrashPoints) std::printf("%s\n", std::string(name).c_str());
+        return 0;
+    }
+#endif
     options.until_empty = until_empty->count() > 0;
     if (!until.empty()) {
         auto wait = parse_duration(until);

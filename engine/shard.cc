@@ -6,6 +6,7 @@
 
 #include "engine/core/check.h"
 #include "engine/egress/pooled_connection.h"
+#include "engine/io/crash_points.h"
 
 namespace postrider {
 namespace {
@@ -306,6 +307,7 @@ void Shard::claimed(FileSlot slot) {
     const SpoolFile& file = shared_.files[slot];
     journal_->claim({.file = file.id, .size = file.size, .mtime_ns = file.mtime_ns,
                      .created_s = static_cast<uint32_t>(file.created_s), .form = file.form, .name = file.name});
+    POSTRIDER_CRASH_POINT("claim.journalled");
 }
 
 void Shard::refused_recipient(const RefusedRecipient& refused) {
@@ -349,9 +351,13 @@ void Shard::refused_file(FileId id, const std::string& name, uint64_t size, cons
     if (id) journal_->forget(id);
 }
 
-void Shard::publishing_done(FileSlot slot) { commit_->when_durable({.b = slot}); }
+void Shard::publishing_done(FileSlot slot) {
+    POSTRIDER_CRASH_POINT("publish.done");
+    commit_->when_durable({.b = slot});
+}
 
 void Shard::nothing_left(FileId id) {
+    POSTRIDER_CRASH_POINT("recovery.nothing_left");
     (void)shared_.spool->remove_active(id, kIndexSuffix);
     if (auto removed = shared_.spool->remove_active(id, ""); !removed) return trouble(removed.error());
     for (ShardId to = 0; to < shared_.shards; ++to) reactor_->post(to, Mail{kForget, 0, 0, id, 0});

@@ -1,5 +1,6 @@
 // What becomes of a recipient: an outcome turns into a log line, then a journal record, then the next state of the record.
 // A file whose recipients are all settled, durably, is removed.
+#include "engine/io/crash_points.h"
 #include "engine/shard.h"
 
 namespace postrider {
@@ -30,6 +31,7 @@ void Shard::before_dot(QueuedMessage& message) {
         journal_->intent({.file = message.loaded.file().id, .place = record.place, .recipient = record.recipient,
                           .attempt = static_cast<uint16_t>(record.attempts + 1)});
     }
+    POSTRIDER_CRASH_POINT("intent.gathered");
 }
 
 void Shard::log(const Settled& settled) {
@@ -70,6 +72,7 @@ void Shard::log(const Settled& settled) {
         line.session_low = place.session_low;
     }
     log_->append(line);
+    POSTRIDER_CRASH_POINT("result.logged");
 }
 
 // The recipient is final: the result, and with its commit one hold less on the file.
@@ -77,6 +80,7 @@ void Shard::finish(RecordId id, RecordKind kind, uint16_t attempt) {
     const Record& record = shared_.arena[id];
     journal_->result({.file = shared_.files[record.file].id, .place = record.place, .recipient = record.recipient,
                       .attempt = attempt, .kind = kind, .time_s = static_cast<uint32_t>(now_s())});
+    POSTRIDER_CRASH_POINT("result.gathered");
     commit_->when_durable({.b = record.file});
     supply_.give(id);
 }
@@ -175,8 +179,11 @@ void Shard::file_settled(FileSlot slot) {
     const SpoolFile& file = shared_.files[slot];
     const FileId id = file.id;
     reader_.forget(slot);
+    POSTRIDER_CRASH_POINT("remove.index.before");
     if (file.indexed) (void)shared_.spool->remove_active(id, kIndexSuffix);
+    POSTRIDER_CRASH_POINT("remove.file.before");
     if (auto removed = shared_.spool->remove_active(id, ""); !removed) trouble(removed.error());
+    POSTRIDER_CRASH_POINT("remove.file.after");
     shared_.files.remove(slot);
     journal_->forget(id);
     for (ShardId to = 0; to < shared_.shards; ++to)

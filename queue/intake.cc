@@ -11,6 +11,7 @@
 #include "engine/core/address.h"
 #include "engine/core/check.h"
 #include "engine/core/hash.h"
+#include "engine/io/crash_points.h"
 
 namespace postrider {
 namespace {
@@ -115,7 +116,6 @@ Intake::Intake(Reactor& reactor, size_t shards, const SpoolDirectory& spool, Fil
       block_(kReadBlock, 0) {}
 
 Intake::~Intake() {
-    if (listing_) closedir(listing_);
     if (notify_ >= 0) ::close(notify_);
 }
 
@@ -152,6 +152,7 @@ bool Intake::begin_next() {
 bool Intake::begin_recovered() {
     const FileId id = recovering_.back();
     recovering_.pop_back();
+    POSTRIDER_CRASH_POINT("recovery.file.begin");
     const RecoveredFile* known = recovered_ ? recovered_->find(id) : nullptr;
     if (known && known->done) {
         owner_.nothing_left(id);
@@ -199,6 +200,7 @@ void Intake::begin(const Name& name) {
     const auto entry = spool_.look(at, name.name, name.folder.empty(), st, why);
     using Entry = SpoolDirectory::Entry;
     if (entry == Entry::gone) return;
+    if (entry == Entry::not_now) return put_off(name, Error{0, "new/" + name.name + ": " + why});
     if (entry == Entry::folder) return scan(name.name);
     auto refuse = [&](const std::string& reason) {
         auto moved = spool_.refuse_incoming(at, name.name, reason);
@@ -287,6 +289,7 @@ Result<void> Intake::read_block(Job& job) {
         auto index = spool_.open_active(job.file->id, kIndexSuffix, O_RDWR | O_CREAT | O_TRUNC);
         if (!index) return std::unexpected(index.error());
         job.index = std::move(*index);
+        POSTRIDER_CRASH_POINT("index.created");
         job.writer = std::make_unique<IndexWriter>(job.index.get(), *job.file);
         job.handler = std::make_unique<JobHandler>(*this, job);
         if (job.file->form == SpoolForm::batch)
@@ -442,9 +445,11 @@ void Intake::publish_message(Job& job, RecordChain chain, uint32_t place, const 
         arena_.append(out, id);
     }
     if (out.empty()) return;
+    POSTRIDER_CRASH_POINT("publish.before");
     recipients_ += out.count;
     job.file->pending.fetch_add(out.count, std::memory_order_relaxed);
     owner_.publish(out);
+    POSTRIDER_CRASH_POINT("publish.message");
 }
 
 void Intake::report_refusals(Job& job) {

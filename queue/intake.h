@@ -12,8 +12,6 @@
 // files) leaves the file where it is and the intake waits a second before it looks again.
 #pragma once
 
-#include <dirent.h>
-
 #include <deque>
 #include <memory>
 #include <optional>
@@ -108,6 +106,7 @@ class Intake final : private Operation, private Timer {
     bool mine(std::string_view name) const;
     void scan(std::string folder);
     bool read_names();
+    void list_again(const Error& error);
     void watch(const std::string& folder);
     void complete(int result, bool more, std::span<const char> buffer) override;
     void read_notices();
@@ -145,7 +144,7 @@ class Intake final : private Operation, private Timer {
     std::deque<Name> names_;
     std::deque<std::string> scans_;  // folders to be listed; empty name: new/ itself
     std::string scanning_;
-    DIR* listing_ = nullptr;
+    files::Listing listing_;
     int notify_ = -1;
     bool watching_ = false;
     std::vector<std::pair<int, std::string>> watches_;

@@ -1,7 +1,6 @@
 // How the intake learns of files: those of an earlier run by a listing of active/, new ones by an inotify watch on
 // new/ and on each folder below it, and a listing of each at the start, when a folder appears and after the watch has
 // overflowed. A name is only a hint: begin() looks.
-#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/inotify.h>
@@ -78,9 +77,8 @@ void Intake::complete(int result, bool, std::span<const char>) {
 // closing and is looked at now.
 bool Intake::refused_by_kind(const std::string& folder, const std::string& name) const {
     const std::string path = folder.empty() ? name : folder + "/" + name;
-    struct stat st;
-    return fstatat(spool_.incoming(), path.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-           (!S_ISREG(st.st_mode) || st.st_nlink > 1);
+    const auto st = files::status_of(spool_.incoming(), path);
+    return st && (!S_ISREG(st->st_mode) || st->st_nlink > 1);
 }
 
 void Intake::read_notices() {
@@ -112,6 +110,13 @@ void Intake::read_notices() {
     }
 }
 
+// From its beginning: a name that was found already is gone, or is looked at twice.
+void Intake::list_again(const Error& error) {
+    listing_ = {};
+    scans_.push_front(scanning_);
+    pause(Error{error.code, "list new/" + scanning_ + ": " + error.text});
+}
+
 // Lists a bounded number of names; true while there may be more.
 bool Intake::read_names() {
     if (!listing_) {
@@ -119,23 +124,23 @@ bool Intake::read_names() {
         scanning_ = std::move(scans_.front());
         scans_.pop_front();
         if (!scanning_.empty()) watch(scanning_);  // before the listing, so that nothing falls between
-        auto folder = spool_.open_incoming(scanning_);
-        const int copy = folder ? fcntl(folder->get(), F_DUPFD_CLOEXEC, 0) : -1;
-        listing_ = copy >= 0 ? fdopendir(copy) : nullptr;
-        if (!listing_) {
-            const Error error = folder ? Error{errno, std::strerror(errno)} : folder.error();
-            if (copy >= 0) ::close(copy);
-            if (!is_local_fault(error.code)) return true;  // the folder is gone
-            scans_.push_front(scanning_);
-            pause(Error{error.code, "list new/" + scanning_ + ": " + error.text});
+        auto listing = files::Listing::open(spool_.incoming(), scanning_.empty() ? "." : scanning_);
+        if (!listing) {
+            if (!is_local_fault(listing.error().code)) return true;  // the folder is gone
+            list_again(listing.error());
             return false;
         }
+        listing_ = std::move(*listing);
     }
     for (size_t seen = 0; seen < kNamesAtOnce; ++seen) {
-        const dirent* entry = readdir(listing_);
+        auto next = listing_.next();
+        if (!next) {
+            list_again(next.error());
+            return false;
+        }
+        const dirent* entry = *next;
         if (!entry) {
-            closedir(listing_);
-            listing_ = nullptr;
+            listing_ = {};
             return !scans_.empty();
         }
         const std::string_view name = entry->d_name;

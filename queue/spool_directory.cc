@@ -1,8 +1,6 @@
 #include "queue/spool_directory.h"
 
-#include <dirent.h>
 #include <fcntl.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +10,7 @@
 
 #include "engine/core/hash.h"
 #include "engine/core/limits.h"
+#include "engine/io/crash_points.h"
 
 namespace postrider {
 namespace {
@@ -35,7 +34,9 @@ FileId make_file_id(const struct stat& st, const std::string& name) {
 Result<FileDescriptor> take_lock(int root, const std::string& path) {
     auto lock = files::open_beneath(root, "lock", O_RDWR | O_CREAT);
     if (!lock) return lock;
-    if (flock(lock->get(), LOCK_EX | LOCK_NB) != 0) {
+    auto ours = files::lock(lock->get());
+    if (!ours) return std::unexpected(ours.error());
+    if (!*ours) {
         char holder[32] = {};
         (void)files::read_at(lock->get(), holder, sizeof holder - 1, 0);
         holder[std::strcspn(holder, "\n")] = 0;
@@ -110,7 +111,12 @@ Result<FileDescriptor> SpoolDirectory::open_incoming(const std::string& folder) 
 
 SpoolDirectory::Entry SpoolDirectory::look(int dir, const std::string& name, bool top, struct stat& st,
                                            std::string& why) const {
-    if (fstatat(dir, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) return Entry::gone;
+    auto seen = files::status_of(dir, name);
+    if (!seen) {
+        why = seen.error().text;
+        return is_local_fault(seen.error().code) ? Entry::not_now : Entry::gone;
+    }
+    st = *seen;
     if (S_ISDIR(st.st_mode)) {
         if (top) return Entry::folder;
         why = "a folder below a producer's folder; only new/ and one level below it are read";
@@ -144,6 +150,7 @@ Result<ClaimedFile> SpoolDirectory::claim(int dir, const std::string& name, Spoo
     // A file renamed out of the folder in the midst of the open is no longer beneath it: gone, like any other.
     if (!opened && opened.error().code == EXDEV) return fail(opened.error().text, ENOENT);
     if (!opened) return std::unexpected(opened.error());
+    POSTRIDER_CRASH_POINT("claim.before");
     // Two files with one id (the very same name, size, mtime and inode cannot both exist): take the next id.
     while (true) {
         auto moved = files::rename_no_replace(dir, name, active_folder(file.id), file_id_text(file.id));
@@ -151,14 +158,17 @@ Result<ClaimedFile> SpoolDirectory::claim(int dir, const std::string& name, Spoo
         if (moved.error().code != EEXIST) return std::unexpected(moved.error());
         ++file.id;
     }
+    POSTRIDER_CRASH_POINT("claim.renamed");
     auto now = files::status(opened->get());
-    if (!now) return std::unexpected(now.error());
-    struct stat claimed;
     const std::string id_text = file_id_text(file.id);
-    if (fstatat(active_folder(file.id), id_text.c_str(), &claimed, AT_SYMLINK_NOFOLLOW) != 0)
-        return fail_errno("look at claimed file " + id_text);
+    auto claimed = files::status_of(active_folder(file.id), id_text);
+    if (!now || !claimed) {
+        // A local fault: the file goes back and is claimed anew. If it cannot, the next start finds it in active/.
+        (void)files::rename_no_replace(active_folder(file.id), id_text, dir, name);
+        return std::unexpected(now ? claimed.error() : now.error());
+    }
     // Another file may have taken the name between our look and our claim: refuse what we did not look at.
-    if (claimed.st_ino != st.st_ino || now->st_ino != st.st_ino || now->st_size != st.st_size ||
+    if (claimed->st_ino != st.st_ino || now->st_ino != st.st_ino || now->st_size != st.st_size ||
         mtime_ns(*now) != mtime_ns(st)) {
         (void)refuse_active(file.id, name, "the file changed while it was claimed; write it in tmp/ and rename it when it is whole");
         return fail("changed while it was claimed", ENOENT);
@@ -180,15 +190,16 @@ Result<void> SpoolDirectory::remove_active(FileId id, const char* suffix) const 
 
 Result<void> SpoolDirectory::scan_active(const std::function<void(FileId)>& visit) const {
     for (const auto& folder : active_) {
-        const int copy = openat(folder.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        DIR* listing = copy >= 0 ? fdopendir(copy) : nullptr;
-        if (!listing) return fail_errno("read spool/active");
-        while (const dirent* entry = readdir(listing)) {
-            const std::string_view name = entry->d_name;
+        auto listing = files::Listing::open(folder.get());
+        if (!listing) return fail("spool/active: " + listing.error().text, listing.error().code);
+        for (;;) {
+            auto entry = listing->next();
+            if (!entry) return fail("spool/active: " + entry.error().text, entry.error().code);
+            if (!*entry) break;
+            const std::string_view name = (*entry)->d_name;
             if (name.size() != 16 || name.find_first_not_of("0123456789abcdef") != name.npos) continue;
-            visit(std::strtoull(entry->d_name, nullptr, 16));
+            visit(std::strtoull((*entry)->d_name, nullptr, 16));
         }
-        closedir(listing);
     }
     return {};
 }
@@ -196,9 +207,13 @@ Result<void> SpoolDirectory::scan_active(const std::function<void(FileId)>& visi
 // EEXIST when there is such a file: it may be a producer's, refused earlier.
 Result<void> SpoolDirectory::write_reason(const std::string& bad_name, const std::string& why) const {
     const std::string line = why + "\n";
+    POSTRIDER_CRASH_POINT("bad.reason.before");
     auto file = files::open_beneath(bad_.get(), bad_name + kReason, O_WRONLY | O_CREAT | O_EXCL, 0640);
     if (!file) return std::unexpected(file.error());
-    return files::write_all(file->get(), line.data(), line.size());
+    POSTRIDER_CRASH_POINT("bad.reason.created");
+    auto written = files::write_all(file->get(), line.data(), line.size());
+    POSTRIDER_CRASH_POINT("bad.reason.written");
+    return written;
 }
 
 // The reason comes first: it reserves the name, and no file lies in bad/ without one.
@@ -209,6 +224,7 @@ Result<std::string> SpoolDirectory::move_to_bad(int dir, const std::string& from
         auto written = write_reason(target, why);
         if (!written && written.error().code == EEXIST) continue;
         auto moved = written ? files::rename_no_replace(dir, from, bad_.get(), target) : written;
+        POSTRIDER_CRASH_POINT("bad.moved");
         if (moved) return target;
         (void)files::remove(bad_.get(), target + kReason);
         if (moved.error().code != EEXIST) return std::unexpected(moved.error());
@@ -231,6 +247,7 @@ Result<std::string> SpoolDirectory::refuse_message(int from_fd, uint64_t offset,
     const std::string part = "." + name;  // until it is whole
     auto copy = files::open_beneath(bad_.get(), part, O_RDWR | O_CREAT | O_TRUNC, 0640);
     if (!copy) return std::unexpected(copy.error());
+    POSTRIDER_CRASH_POINT("bad.message.created");
     std::string block(std::min<uint64_t>(size, kCopyBlock), 0);
     while (size > 0) {
         const size_t most = std::min<uint64_t>(size, block.size());
@@ -242,6 +259,7 @@ Result<std::string> SpoolDirectory::refuse_message(int from_fd, uint64_t offset,
         offset += *got;
         size -= *got;
     }
+    POSTRIDER_CRASH_POINT("bad.message.copied");
     // A second pass after a crash finds what the first one set aside; a namesake's message has other octets.
     for (unsigned number = 0; number < kNamesakes; ++number) {
         const std::string there = bad_name(name, number);

@@ -46,8 +46,8 @@ class SpoolDirectory {
     // `folder` below new/, or empty. Opens it for a scan.
     Result<FileDescriptor> open_incoming(const std::string& folder) const;
 
-    // What a look at a name in new/ or below says, before it is claimed.
-    enum class Entry : uint8_t { gone, eml, batch, folder, refuse };
+    // What a look at a name in new/ or below says, before it is claimed. `why` tells of refuse and of not_now, a local fault.
+    enum class Entry : uint8_t { gone, eml, batch, folder, refuse, not_now };
     Entry look(int dir, const std::string& name, bool top, struct stat& st, std::string& why) const;
 
     // Claims new/[folder/]name as a regular file. error.code ENOENT: gone meanwhile. Other errors leave it in new/.

@@ -5,6 +5,7 @@
 
 #include "engine/core/check.h"
 #include "engine/core/hash.h"
+#include "engine/io/crash_points.h"
 #include "engine/io/files.h"
 
 namespace postrider {
@@ -33,7 +34,9 @@ void IndexWriter::put(const void* data, size_t size) {
 }
 
 void IndexWriter::write_out() {
+    POSTRIDER_CRASH_POINT("index.write.before");
     if (state_ && !buffer_.empty()) state_ = files::write_at(fd_, buffer_.data(), buffer_.size(), written_);
+    POSTRIDER_CRASH_POINT("index.write.after");
     checksum_ = crc32c(buffer_.data(), buffer_.size(), checksum_);
     written_ += buffer_.size();
     buffer_.clear();
@@ -104,7 +107,9 @@ Result<void> IndexWriter::finish(const NameTable& names) {
     write_out();
     header_.body_checksum = checksum_;
     header_.header_checksum = header_checksum(header_);
+    POSTRIDER_CRASH_POINT("index.header.before");
     if (state_) state_ = files::write_at(fd_, &header_, sizeof header_, 0);
+    POSTRIDER_CRASH_POINT("index.finished");
     return state_;
 }
 

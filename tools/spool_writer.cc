@@ -1,56 +1,47 @@
 #include "tools/spool_writer.h"
 
 #include <fcntl.h>
-#include <stdio.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include <cerrno>
+#include "engine/io/crash_points.h"
 
 namespace postrider {
 namespace {
 
 constexpr size_t kBuffer = 1 << 20;  // octets a write call takes at once
 
-Result<void> sync_folder(const std::string& path) {
-    const int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return fail_errno("open " + path);
-    const bool synced = fsync(fd) == 0;
-    const int code = errno;
-    close(fd);
-    if (!synced) return fail_errno("fsync " + path, code);
-    return {};
-}
-
 }  // namespace
 
 Result<void> prepare_spool(const std::string& spool) {
-    for (const char* folder : {"/tmp", "/new"}) {
-        const std::string path = spool + folder;
-        if (mkdir(path.c_str(), 0777) != 0 && errno != EEXIST) return fail_errno("mkdir " + path);
-    }
+    auto root = files::open_directory(AT_FDCWD, spool, false);
+    if (!root) return std::unexpected(root.error());
+    for (const char* folder : {"tmp", "new"})
+        if (auto made = files::make_directory(root->get(), folder, 0777); !made)
+            return fail(spool + ": " + made.error().text, made.error().code);
     return {};
 }
 
 SpoolFile::~SpoolFile() { abandon(); }
 
 void SpoolFile::abandon() {
-    if (fd_ < 0) return;
-    close(fd_);
-    unlink(path_.c_str());
-    fd_ = -1;
+    if (!file_) return;
+    file_.close();
+    (void)files::remove(tmp_.get(), name_);
 }
 
 Result<void> SpoolFile::create(const std::string& spool, const std::string& name) {
     abandon();
     spool_ = spool;
     name_ = name;
-    path_ = spool + "/tmp/" + name;
     size_ = 0;
     buffer_.clear();
     buffer_.reserve(kBuffer);
-    fd_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
-    if (fd_ < 0) return fail_errno("create " + path_);
+    auto tmp = files::open_directory(AT_FDCWD, spool + "/tmp", false);
+    if (!tmp) return std::unexpected(tmp.error());
+    tmp_ = std::move(*tmp);
+    auto file = files::open_beneath(tmp_.get(), name, O_WRONLY | O_CREAT | O_EXCL, 0644);
+    if (!file) return fail(spool + "/tmp: " + file.error().text, file.error().code);
+    file_ = std::move(*file);
+    POSTRIDER_CRASH_POINT("send.created");
     return {};
 }
 
@@ -67,30 +58,32 @@ Result<void> SpoolFile::write(std::string_view octets) {
 }
 
 Result<void> SpoolFile::flush() {
-    size_t at = 0;
-    while (at < buffer_.size()) {
-        const ssize_t written = ::write(fd_, buffer_.data() + at, buffer_.size() - at);
-        if (written < 0 && errno == EINTR) continue;
-        if (written < 0) return fail_errno("write " + path_);
-        at += static_cast<size_t>(written);
-    }
+    if (auto written = files::write_all(file_.get(), buffer_.data(), buffer_.size()); !written)
+        return fail(spool_ + "/tmp/" + name_ + ": " + written.error().text, written.error().code);
     buffer_.clear();
     return {};
 }
 
 Result<void> SpoolFile::publish(bool sync, const std::string& folder) {
     if (auto ok = flush(); !ok) return ok;
-    if (sync && fsync(fd_) != 0) return fail_errno("fsync " + path_);
+    POSTRIDER_CRASH_POINT("send.written");
+    if (sync)
+        if (auto synced = files::sync_all(file_.get()); !synced)
+            return fail(spool_ + "/tmp/" + name_ + ": " + synced.error().text, synced.error().code);
+    POSTRIDER_CRASH_POINT("send.synced");
     const std::string into = spool_ + "/new" + (folder.empty() ? "" : "/" + folder);
-    const std::string target = into + "/" + name_;
-    if (renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, target.c_str(), RENAME_NOREPLACE) != 0) {
-        return fail_errno("rename " + path_ + " to " + target);
-    }
+    auto target = files::open_directory(AT_FDCWD, into, false);
+    if (!target) return std::unexpected(target.error());
+    if (auto renamed = files::rename_no_replace(tmp_.get(), name_, target->get(), name_); !renamed)
+        return fail(into + ": " + renamed.error().text, renamed.error().code);
+    POSTRIDER_CRASH_POINT("send.renamed");
     // From here the file is the engine's, whatever fails.
-    const int code = close(fd_) == 0 ? 0 : errno;
-    fd_ = -1;
-    if (code != 0) return fail_errno("close " + target, code);
-    return sync ? sync_folder(into) : Result<void>{};
+    file_.close();
+    if (!sync) return {};
+    auto synced = files::sync_all(target->get());
+    POSTRIDER_CRASH_POINT("send.done");
+    if (!synced) return fail(into + ": " + synced.error().text, synced.error().code);
+    return {};
 }
 
 }  // namespace postrider

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "engine/core/result.h"
+#include "engine/io/files.h"
 
 namespace postrider {
 
@@ -32,9 +33,9 @@ class SpoolFile {
     Result<void> flush();
     void abandon();
 
-    int fd_ = -1;
+    FileDescriptor tmp_, file_;
     uint64_t size_ = 0;
-    std::string spool_, name_, path_;
+    std::string spool_, name_;
     std::string buffer_;
 };
 

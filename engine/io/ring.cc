@@ -8,8 +8,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <unordered_map>
 
 #include "engine/core/check.h"
+#include "engine/io/crash_points.h"
 
 namespace postrider {
 namespace {
@@ -42,6 +44,9 @@ struct Ring::Impl {
     WakePoll wake_poll;
     int wake_fd = -1;
     std::function<void()> early_submit;
+#ifdef POSTRIDER_CRASH_POINTS
+    std::unordered_map<Operation*, int> faults;  // their results, whatever the kernel says
+#endif
 
     ~Impl() {
         if (ready) io_uring_queue_exit(&uring);
@@ -57,6 +62,26 @@ struct Ring::Impl {
             entry = io_uring_get_sqe(&uring);
         }
         return entry;
+    }
+
+    // A file operation that a build for tests lets fail is not done: an empty one takes its place.
+    void prepare_file_operation([[maybe_unused]] io_uring_sqe* entry, [[maybe_unused]] const char* name,
+                                [[maybe_unused]] Operation* operation) {
+#ifdef POSTRIDER_CRASH_POINTS
+        const FileFault fault = file_fault(name);
+        if (fault.code == 0) return;
+        faults[operation] = -fault.code;
+        io_uring_prep_nop(entry);
+#endif
+    }
+    int result_of([[maybe_unused]] Operation* operation, int result) {
+#ifdef POSTRIDER_CRASH_POINTS
+        if (auto fault = faults.find(operation); fault != faults.end()) {
+            result = fault->second;
+            faults.erase(fault);
+        }
+#endif
+        return result;
     }
 
     char* buffer(uint16_t id) { return buffers.data() + size_t{id} * buffer_size; }
@@ -155,6 +180,7 @@ void Ring::poll(int fd, uint32_t events, Operation* operation) {
 void Ring::read(int fd, void* data, size_t size, uint64_t offset, Operation* operation) {
     io_uring_sqe* entry = impl_->sqe();
     io_uring_prep_read(entry, fd, data, static_cast<unsigned>(size), offset);
+    impl_->prepare_file_operation(entry, "ring read", operation);
     io_uring_sqe_set_data(entry, operation);
     ++in_flight_;
 }
@@ -162,6 +188,7 @@ void Ring::read(int fd, void* data, size_t size, uint64_t offset, Operation* ope
 void Ring::fdatasync(int fd, Operation* operation) {
     io_uring_sqe* entry = impl_->sqe();
     io_uring_prep_fsync(entry, fd, IORING_FSYNC_DATASYNC);
+    impl_->prepare_file_operation(entry, "ring fdatasync", operation);
     io_uring_sqe_set_data(entry, operation);
     ++in_flight_;
 }
@@ -207,7 +234,8 @@ std::span<const Ring::Event> Ring::wait(MonoNs now_ns, MonoNs deadline_ns) {
         if (seen == kEventsPerTurn) break;
         ++seen;
         auto* operation = static_cast<Operation*>(io_uring_cqe_get_data(cqe));
-        if (operation) impl_->events.push_back(Event{operation, cqe->res, cqe->flags});
+        if (operation)
+            impl_->events.push_back(Event{operation, impl_->result_of(operation, cqe->res), cqe->flags});
     }
     io_uring_cq_advance(uring, seen);
     return impl_->events;

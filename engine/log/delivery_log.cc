@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <string>
 
+#include "engine/io/crash_points.h"
+
 namespace postrider {
 namespace {
 
@@ -74,13 +76,16 @@ Result<void> DeliveryLog::reopen() {
     if (target_.regular) retired_.push_back(std::move(target_.fd));
     target_ = std::move(*target);
     unsynced_ = false;
+    POSTRIDER_CRASH_POINT("log.reopened");
     return {};
 }
 
 Result<void> DeliveryLog::write_gathered() {
     if (buffer_.empty()) return {};
+    POSTRIDER_CRASH_POINT("log.write.before");
     if (auto written = files::write_all(target_.fd.get(), buffer_.data(), buffer_.size()); !written)
         return fail("delivery log " + path_ + ": " + written.error().text, written.error().code);
+    POSTRIDER_CRASH_POINT("log.write.after");
     buffer_.clear();
     unsynced_ = target_.regular;
     return {};

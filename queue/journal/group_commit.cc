@@ -3,6 +3,8 @@
 #include <cstring>
 #include <utility>
 
+#include "engine/io/crash_points.h"
+
 namespace postrider {
 
 GroupCommit::GroupCommit(Reactor& reactor, const Options& options,
@@ -45,6 +47,7 @@ void GroupCommit::before_submit() {
 }
 
 void GroupCommit::begin() {
+    POSTRIDER_CRASH_POINT("commit.begin");
     unlink();
     in_flight_ = true;
     hurry_ = false;
@@ -66,7 +69,10 @@ void GroupCommit::begin() {
         sync_next();
 }
 
-void GroupCommit::sync_next() { reactor_.ring().fdatasync(to_sync_[next_sync_++], this); }
+void GroupCommit::sync_next() {
+    POSTRIDER_CRASH_POINT("commit.sync.before");
+    reactor_.ring().fdatasync(to_sync_[next_sync_++], this);
+}
 
 void GroupCommit::complete(int result, bool, std::span<const char>) {
     if (failed_ || result < 0) {
@@ -76,6 +82,7 @@ void GroupCommit::complete(int result, bool, std::span<const char>) {
                                         std::strerror(-result)});
         return;
     }
+    POSTRIDER_CRASH_POINT("commit.sync.after");
     if (next_sync_ < to_sync_.size())
         sync_next();
     else
@@ -93,7 +100,9 @@ void GroupCommit::end() {
     }
     ++commits_;
     last_commit_ns_ = reactor_.now_ns() - begun_ns_;
+    POSTRIDER_CRASH_POINT("commit.durable");
     if (!committing_.empty() && on_durable_) on_durable_(committing_);
+    POSTRIDER_CRASH_POINT("commit.released");
     committing_.clear();
 }
 

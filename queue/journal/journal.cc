@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "engine/io/clock.h"
+#include "engine/io/crash_points.h"
 
 namespace postrider {
 
@@ -30,13 +31,18 @@ Result<FileDescriptor> Journal::make_segment(const SegmentName& name) {
     const std::string file = segment_file_name(name);
     auto fd = files::open_beneath(directory_, file, O_WRONLY | O_CREAT | O_EXCL | O_APPEND);
     if (!fd) return std::unexpected(fd.error());
+    POSTRIDER_CRASH_POINT("journal.segment.created");
     char header[kSegmentHeaderSize];
     encode_header(name, static_cast<uint32_t>(read_wall_clock() / kUsPerSecond), header);
     auto made = files::reserve(fd->get(), 0, options_.segment_bytes);
+    POSTRIDER_CRASH_POINT("journal.segment.reserved");
     // A file system that cannot reserve is used without.
     if (made || made.error().code == EOPNOTSUPP) made = files::write_all(fd->get(), header, sizeof header);
+    POSTRIDER_CRASH_POINT("journal.segment.header");
     if (made) made = files::sync_all(fd->get());
+    POSTRIDER_CRASH_POINT("journal.segment.synced");
     if (made) made = files::sync_all(directory_);
+    POSTRIDER_CRASH_POINT("journal.segment.made");
     if (made) return fd;
     if (auto removed = files::remove(directory_, file); !removed) trouble_ = removed.error();
     return fail("journal segment " + file + ": " + made.error().text, made.error().code);
@@ -118,10 +124,12 @@ void Journal::append_mark(RecordKind kind) {
 Result<void> Journal::write_gathered() {
     intent_gathered_ = false;
     if (gathered_ == 0) return {};
+    POSTRIDER_CRASH_POINT("journal.write.before");
     if (auto written = files::write_all(fd_.get(), buffer_.data(), gathered_); !written)
         return fail("journal segment " + segment_file_name(current_.name) + ": " +
                         written.error().text,
                     written.error().code);
+    POSTRIDER_CRASH_POINT("journal.write.after");
     written_ += gathered_;
     gathered_ = 0;
     return {};
@@ -148,14 +156,17 @@ Result<void> Journal::begin_commit(std::vector<int>& to_sync) {
 // The new segment was made durable with its header, so only the old one needs this commit's sync. Its seal says what
 // must be whole as of now: a power cut in the middle of this sync is a torn tail, no damage.
 Result<void> Journal::rotate(std::vector<int>& to_sync) {
+    POSTRIDER_CRASH_POINT("journal.rotate.before");
     append_mark(RecordKind::seal);
     if (auto written = write_gathered(); !written) return written;
+    POSTRIDER_CRASH_POINT("journal.rotate.sealed");
     to_sync.push_back(fd_.get());
     sealed_.push_back(std::move(fd_));
     current_.size = written_;
     old_.push_back(std::move(current_));
     use_segment(next_->first, std::move(next_->second));
     next_.reset();
+    POSTRIDER_CRASH_POINT("journal.rotate.after");
     return {};
 }
 
@@ -190,7 +201,9 @@ void Journal::forget(FileId file) {
 }
 
 void Journal::remove_segment(const SegmentName& name) {
+    POSTRIDER_CRASH_POINT("journal.remove.before");
     auto removed = files::remove(directory_, segment_file_name(name));
+    POSTRIDER_CRASH_POINT("journal.remove.after");
     if (!removed && removed.error().code != ENOENT) trouble_ = removed.error();
 }
 
@@ -232,6 +245,7 @@ void Journal::start_compaction() {
     work.fd = std::move(*fd);
     work.reader = std::make_unique<SegmentReader>(work.fd.get(), work.name);
     compaction_.emplace(std::move(work));
+    POSTRIDER_CRASH_POINT("journal.compact.begin");
 }
 
 // What cannot be read whole is not dropped: the segment stays until its files are gone.
@@ -245,6 +259,7 @@ void Journal::compact_slice() {
     const Segment* from = find_old(compaction_->name);
     POSTRIDER_CHECK(from, "the segment in compaction is one of ours");
     uint64_t read = 0;
+    POSTRIDER_CRASH_POINT("journal.compact.slice");
     while (!compaction_->finished && read < options_.compact_slice_bytes) {
         auto item = compaction_->reader->next();
         if (!item) return abandon_compaction(item.error());
@@ -255,6 +270,7 @@ void Journal::compact_slice() {
                 break;
             case SegmentReader::What::end:
                 compaction_->finished = true;
+                POSTRIDER_CRASH_POINT("journal.compact.done");
                 break;
             case SegmentReader::What::unknown:
             case SegmentReader::What::bad:

@@ -1,6 +1,5 @@
 #include "queue/journal/recovery.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 
 #include <algorithm>
@@ -8,6 +7,7 @@
 #include <tuple>
 
 #include "engine/io/files.h"
+#include "engine/io/crash_points.h"
 #include "queue/journal/segment_reader.h"
 
 namespace postrider {
@@ -83,6 +83,7 @@ Result<SegmentView> read_segment(int dir, const SegmentName& name, RecoveredStat
                 ++report.segments;
                 report.octets += view.size;
                 state.add_segment(std::move(old));
+                POSTRIDER_CRASH_POINT("recovery.segment.read");
                 return view;
         }
     }
@@ -101,10 +102,14 @@ Result<void> seal(int dir, const SegmentView& view) {
     }
     size += encode_mark(segment_seed(view.name), RecordKind::seal, view.intact_until,
                         RecordBuffer(end + size, kRecordSizeMax));
-    Result<void> done;
-    if (view.records_end < view.size) done = files::truncate(fd->get(), view.records_end);
+    POSTRIDER_CRASH_POINT("recovery.seal.before");
+    // Also where nothing is cut: it gives the blocks back that were reserved behind the end.
+    Result<void> done = files::truncate(fd->get(), view.records_end);
+    POSTRIDER_CRASH_POINT("recovery.seal.cut");
     if (done) done = files::write_all(fd->get(), end, size);
+    POSTRIDER_CRASH_POINT("recovery.seal.written");
     if (done) done = files::sync_data(fd->get());
+    POSTRIDER_CRASH_POINT("recovery.seal.after");
     if (!done) return std::unexpected(in_segment(view.name, done.error()));
     return {};
 }
@@ -238,18 +243,16 @@ void RecoveredState::finish() {
 }
 
 Result<std::vector<SegmentName>> list_segments(int journal_dir) {
-    // A descriptor of its own: fdopendir takes it over and moves its position.
-    const int fd = openat(journal_dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return fail_errno("open the journal's directory");
-    const std::unique_ptr<DIR, int (*)(DIR*)> dir(fdopendir(fd), closedir);
-    if (!dir) return fail_errno("read the journal's directory");
+    auto listing = files::Listing::open(journal_dir);
+    if (!listing) return fail("the journal's directory: " + listing.error().text, listing.error().code);
     std::vector<SegmentName> names;
-    errno = 0;
-    while (const dirent* entry = readdir(dir.get())) {
+    for (;;) {
+        auto entry = listing->next();
+        if (!entry) return fail("the journal's directory: " + entry.error().text, entry.error().code);
+        if (!*entry) break;
         SegmentName name;
-        if (parse_segment_file_name(entry->d_name, name)) names.push_back(name);
+        if (parse_segment_file_name((*entry)->d_name, name)) names.push_back(name);
     }
-    if (errno != 0) return fail_errno("read the journal's directory");
     std::ranges::sort(names);
     return names;
 }
@@ -272,6 +275,7 @@ Result<RecoveredState> recover_journals(int journal_dir, RecoveryReport& report)
         first = last;
     }
     state.finish();
+    POSTRIDER_CRASH_POINT("recovery.merged");
     return state;
 }
 
