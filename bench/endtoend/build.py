@@ -1,5 +1,7 @@
 """What a build folder was made with, and a second one of another revision made alike (--compare)."""
 
+import ast
+import configparser
 import json
 import pathlib
 import re
@@ -9,6 +11,7 @@ import tempfile
 
 from .processes import Failure
 
+# The rest of the options keep their defaults; tests and benchmarks are left out.
 COPIED = ("buildtype", "b_lto", "b_lto_mode", "mimalloc", "pkg_config_path")
 
 
@@ -16,6 +19,15 @@ def options_of(build):
     """{name: value} of a configured folder."""
     done = subprocess.run(["meson", "introspect", "--buildoptions", build], capture_output=True, text=True, check=True)
     return {option["name"]: option["value"] for option in json.loads(done.stdout)}
+
+
+def native_files_of(build, root, tree):
+    """The machine files that a folder was configured with; those of the repository are taken from `tree`."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read(build / "meson-private" / "cmd_line.txt")
+    named = ast.literal_eval(parser.get("properties", "native_file", fallback="[]"))
+    found = [pathlib.Path(name) if pathlib.Path(name).is_absolute() else root / name for name in named]
+    return [tree / path.relative_to(root) if path.is_relative_to(root) else path for path in found]
 
 
 def flags_of(build):
@@ -47,13 +59,14 @@ class Revision:
                 str(root / "build/deps/wolfssl/lib/pkgconfig")
             words = [f"-D{key}={str(value).lower() if isinstance(value, bool) else value}"
                      for key, value in values.items()]
-            self.run("meson", "setup", self.folder / "build", self.tree, "--native-file",
-                     self.tree / "tools/clang-19.ini", "-Dtests=false", "-Dbenchmarks=false", *words)
-            self.run("ninja", "-C", self.folder / "build", "postrider")
+            natives = [word for path in native_files_of(build, root, self.tree) for word in ("--native-file", path)]
+            self.run("meson", "setup", self.tree / "build", self.tree, *natives, "-Dtests=false",
+                     "-Dbenchmarks=false", *words)
+            self.run("ninja", "-C", self.tree / "build", "postrider")
         except BaseException:
             self.remove()
             raise
-        self.program = self.folder / "build" / "postrider"
+        self.program = self.tree / "build" / "postrider"
 
     @staticmethod
     def run(*command):
