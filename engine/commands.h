@@ -12,6 +12,7 @@ inline constexpr int kExitMailWaits = 75;
 
 int run_engine(int argc, char** argv);  // postrider run
 int run_check(int argc, char** argv);   // postrider check
+int run_queue(int argc, char** argv);   // postrider queue
 int run_status(int argc, char** argv);  // postrider status
 
 }  // namespace postrider

@@ -118,6 +118,9 @@ Result<std::unique_ptr<Engine>> Engine::start(Config config) {
     auto spool = SpoolDirectory::open(shared.config.server.spool);
     if (!spool) return std::unexpected(spool.error());
     shared.spool = std::move(*spool);
+    auto control = Control::open(*engine, shared);
+    if (!control) return std::unexpected(control.error());
+    engine->control_ = std::move(*control);
     auto recovered = recover_journals(shared.spool->journal(), engine->report_);
     if (!recovered) return fail("journal: " + recovered.error().text, EBADMSG);
     if (auto forgotten = forget_gone(*shared.spool, *recovered); !forgotten)

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "engine/control.h"
 #include "engine/shard.h"
 
 namespace postrider {
@@ -33,6 +34,7 @@ class Engine {
 
     const Config& config() const { return shared_->config; }
     SharedState& shared() { return *shared_; }
+    Control& control() { return *control_; }
     size_t shards() const { return shared_->shards; }
     Totals totals() const;
     const RecoveryReport& recovery() const { return report_; }
@@ -52,6 +54,7 @@ class Engine {
     Result<void> start_shards();
 
     std::unique_ptr<SharedState> shared_;
+    std::unique_ptr<Control> control_;
     RecoveryReport report_;
     std::mutex shards_mutex_;     // the list: admin threads ask while join() ends it
     std::vector<Shard*> shards_;  // each is its thread's while it runs; valid until join()

@@ -21,6 +21,7 @@ constexpr Command kCommands[] = {
     {"check", postrider::run_check, "read the configuration and say what is wrong with it"},
     {"send", postrider::run_send, "put messages into the spool, safely"},
     {"status", postrider::run_status, "ask a running engine what it is doing"},
+    {"queue", postrider::run_queue, "look at what waits; suspend, resume, cancel or flush it"},
     {"sink", postrider::run_sink, "a receiver for tests and rehearsals: SMTP and DNS"},
     {"gen", postrider::run_gen, "fill a spool for load tests"},
 };

@@ -8,13 +8,12 @@
 #include <cstdio>
 #include <fmt/format.h>
 
-#include "engine/admin_transport.h"
+#include "engine/admin_handlers.h"
 #include "engine/command_line.h"
 #include "engine/commands.h"
 #include "engine/config/units.h"
 #include "engine/io/crash_points.h"
 #include "engine/progress.h"
-#include "engine/status.h"
 
 namespace postrider {
 namespace {
@@ -57,6 +56,7 @@ int watch(Engine& engine, const RunOptions& options, const sigset_t& signals) {
             else
                 engine.stop_at_once();
         }
+        engine.control().tick();
         const Totals totals = engine.totals();
         if (!options.quiet) progress.show(totals, read_mono_clock());
         if (!options.until_empty || terms) continue;
@@ -140,9 +140,7 @@ int run_engine(int argc, char** argv) {
     int code;
     {
         AdminServer admin;
-        admin.Get("/status", [&](const httplib::Request&, httplib::Response& response) {
-            response.set_content(status_json(**engine, started_s).dump() + "\n", "application/json");
-        });
+        serve_admin(admin, **engine, started_s);
         if (auto listening = admin.listen((*engine)->config().server.admin); !listening) {
             std::fprintf(stderr, "postrider: %s\n", listening.error().text.c_str());
             return kExitFailure;

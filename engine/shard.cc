@@ -16,6 +16,12 @@ constexpr DurationMs kLongestWaitMs = 100;
 // A connection with TLS, its session and its buffers: what the memory budget keeps free for each.
 constexpr uint64_t kConnectionBytes = 64 * 1024;
 
+HoldTable::Verdict judge(const HoldTable& holds, Site& site) {
+    auto verdict = holds.of_site(site.name());
+    for (const auto& provider : site.view()->paths.front().providers) verdict.join(holds.of_provider(provider.name));
+    return verdict;
+}
+
 }  // namespace
 
 SharedState::SharedState(Config c, size_t shard_count, std::vector<EgressSource> egress_sources)
@@ -83,6 +89,9 @@ Result<void> Shard::build() {
                                        supply_, shared_.domains, shared_.labels, shared_.content_rules, *this);
     register_mail();
     reactor_->each_turn([this] { return intake_->slice(); });
+    reactor_->each_turn([this] { return backlog_->walk(); });
+    reactor_->each_turn([this] { return settle_doomed(); });
+    set_holds(shared_.holds);
     return intake_->start(shared_.recovered);
 }
 
@@ -100,6 +109,7 @@ void Shard::register_mail() {
         dispatcher_->attach(shared_.sites.at(mail.a), *reinterpret_cast<ReadyWindow*>(mail.b),
                             static_cast<int64_t>(mail.c));
     });
+    reactor_->on_mail(kTryNow, [this](const Mail& mail) { dispatcher_->end_park(mail.a); });
     reactor_->on_mail(kForget, [this](const Mail& mail) { journal_->forget(mail.b); });
 }
 
@@ -196,7 +206,7 @@ void Shard::count() {
     counted_ms_ = reactor_->now_ms();
     dispatcher_->tick();
     const auto counts = backlog_->counts();
-    metrics_.waiting.set(counts.deferred + counts.parked);
+    metrics_.waiting.set(counts.deferred + counts.parked + counts.held);
     metrics_.next_due_s.set(counts.next_due_s == INT64_MAX ? 0 : static_cast<uint64_t>(counts.next_due_s));
     size_t connections = 0, connecting = 0;
     uint64_t opened = 0, tls = 0;
@@ -276,7 +286,9 @@ void Shard::announce(ReadyWindow& window) {
     reactor_->defer([this, &window] { dispatcher_->announce(window); });
 }
 
+// On the home shard of the window's domain.
 void Shard::send_window(Site& site, ReadyWindow& window, int64_t expires_ms) {
+    if (!backlog_->bound(window.domain(), site.id())) return window.abandon();
     if (home(site) == reactor_->shard())
         dispatcher_->attach(site, window, expires_ms);
     else
@@ -293,6 +305,41 @@ void Shard::invite(Site& site, ReadyWindow& window, int64_t expires_ms) {
     }
 }
 
+// ---- holds
+
+void Shard::set_holds(std::shared_ptr<const HoldTable> holds) {
+    holds_ = std::move(holds);
+    context_->holds = holds_.get();
+    backlog_->set_holds(holds_);
+}
+
+HoldTable::Verdict Shard::judge_site(const HoldTable& holds, SiteId site) {
+    return judge(holds, shared_.sites.at(site));
+}
+
+void Shard::try_now(SiteId site) {
+    const auto to = static_cast<ShardId>(site % shared_.shards);
+    if (to == reactor_->shard()) return dispatcher_->end_park(site);
+    reactor_->post(to, Mail{kTryNow, 0, site, 0, 0});
+}
+
+bool Shard::suspended(Site& site) {
+    return holds_ && holds_->speaks_of_sites() && judge(*holds_, site).suspended;
+}
+
+bool Shard::take_held(RecordId id, Site* site) {
+    if (!holds_) return false;
+    const Record& record = shared_.arena[id];
+    auto verdict = holds_->of(record.domain, record.campaign, record.tenant);
+    if (site && holds_->speaks_of_sites()) verdict.join(judge(*holds_, *site));
+    if (verdict.dies(shared_.files[record.file].created_s)) {
+        cancel(id);
+        return true;
+    }
+    if (verdict.suspended) put_back(id);
+    return verdict.suspended;
+}
+
 int64_t Shard::retry_wait_s(uint32_t attempts) { return shared_.schedule.wait_s(attempts, reactor_->random()); }
 
 // ---- intake
@@ -303,8 +350,16 @@ bool Shard::has_room() {
            shared_.arena.bytes() + connections < shared_.config.limits.memory;
 }
 
+int64_t Shard::claim_time_s(int64_t submitted_ns) {
+    return holds_ ? holds_->created_s(now_s(), submitted_ns) : now_s();
+}
+
 void Shard::claimed(FileSlot slot) {
     const SpoolFile& file = shared_.files[slot];
+    int64_t latest_s = shared_.latest_claim_s.load(std::memory_order_relaxed);
+    while (file.created_s > latest_s &&
+           !shared_.latest_claim_s.compare_exchange_weak(latest_s, file.created_s, std::memory_order_relaxed)) {
+    }
     journal_->claim({.file = file.id, .size = file.size, .mtime_ns = file.mtime_ns,
                      .created_s = static_cast<uint32_t>(file.created_s), .form = file.form, .name = file.name});
     POSTRIDER_CRASH_POINT("claim.journalled");

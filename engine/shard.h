@@ -55,6 +55,8 @@ struct SharedState {
     std::vector<ShardMetrics> metrics;
     std::atomic<size_t> drained{0};   // shards that have ended their sessions
     std::atomic<bool> failed{false};  // journal or log: nothing new is started
+    std::shared_ptr<const HoldTable> holds;     // with which the shards begin; null: nothing is held
+    std::atomic<int64_t> latest_claim_s{0};     // a cancel is stamped no earlier
 };
 
 class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner, public DispatcherOwner {
@@ -74,16 +76,24 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     // Runs `call` on the shard's thread; false when the shard has ended. One that it does not come to is dropped.
     bool call(std::function<void(Shard&)> call);
 
+    // From this call on nothing new of what is held is sent; the walk of the backlog follows. Null: nothing is held.
+    void set_holds(std::shared_ptr<const HoldTable> holds);
+
+    ShardId number() const { return reactor_->shard(); }
     ShardMetrics& metrics() { return metrics_; }
-    const Backlog& backlog() const { return *backlog_; }
-    const Dispatcher& dispatcher() const { return *dispatcher_; }
+    Backlog& backlog() { return *backlog_; }
+    Dispatcher& dispatcher() { return *dispatcher_; }
     SharedState& shared() { return shared_; }
 
     // BacklogOwner
     void announce(ReadyWindow& window) override;
     void expire(RecordId id) override;
+    void cancel(RecordId id) override { shared_.arena.append(doomed_, id); }
+    HoldTable::Verdict judge_site(const HoldTable& holds, SiteId site) override;
+    void try_now(SiteId site) override;
     // IntakeOwner
     bool has_room() override;
+    int64_t claim_time_s(int64_t submitted_ns) override;
     void publish(RecordChain chain) override;
     void claimed(FileSlot slot) override;
     void refused_recipient(const RefusedRecipient& refused) override;
@@ -98,6 +108,8 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     void put_back(RecordId id) override;
     void settle_unsent(RecordId id, const Outcome& outcome, bool counts) override;
     bool expired(RecordId id) override;
+    bool take_held(RecordId id, Site* site) override;
+    bool suspended(Site& site) override;
     void refill(DomainId domain) override;
     void park(DomainId domain, int64_t until_s, const std::string& why) override;
     void invite(Site& site, ReadyWindow& window, int64_t expires_ms) override;
@@ -107,13 +119,14 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     std::string_view domain_name(DomainId domain) override { return shared_.domains.name(domain); }
 
   private:
-    enum MailKind : uint16_t { kAccept = 1, kPutBack, kRefill, kPark, kWindow, kForget };
+    enum MailKind : uint16_t { kAccept = 1, kPutBack, kRefill, kPark, kWindow, kForget, kTryNow };
 
     Shard(ShardId id, SharedState& shared, std::unique_ptr<Reactor> reactor);
     Result<void> build();
     void register_mail();
     void on_durable(std::span<const Release> releases);
     void file_settled(FileSlot slot);
+    bool settle_doomed();
     void run_calls();
     void count();
     bool drain();
@@ -139,6 +152,7 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
         const AttemptPlace* place = nullptr;
     };
     void log(const Settled& settled);
+    void give_up(RecordId id, const Outcome& outcome, LogType type, RecordKind kind);
     void finish(RecordId id, RecordKind kind, uint16_t attempt);
 
     SharedState& shared_;
@@ -157,6 +171,8 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     std::unique_ptr<EgressContext> context_;
     std::unique_ptr<Dispatcher> dispatcher_;
     std::unique_ptr<Intake> intake_;
+    std::shared_ptr<const HoldTable> holds_;
+    RecordChain doomed_;  // cancelled: to be logged and settled, a slice each turn
     Gate gate_;
     LoadedMessage scratch_;
     RecipientText scratch_recipient_;

@@ -6,6 +6,8 @@
 namespace postrider {
 namespace {
 
+constexpr size_t kDoomedAtOnce = 64;  // each may read from the disk
+
 LoggedResponse logged(const Outcome& outcome) {
     LoggedResponse response;
     response.code = outcome.code;
@@ -147,14 +149,10 @@ void Shard::settle_unsent(RecordId id, const Outcome& outcome, bool counts) {
     to_home(chain, record.domain);
 }
 
-void Shard::expire(RecordId id) {
+// Without an attempt: the address is read for the log alone.
+void Shard::give_up(RecordId id, const Outcome& outcome, LogType type, RecordKind kind) {
     const Record& record = shared_.arena[id];
-    Outcome outcome;
-    outcome.code = 551;
-    outcome.enhanced = {5, 4, 7};  // RFC 3463 3.5: delivery time expired
-    outcome.text = "message is older than [retry] max_age";
-    Settled settled{.id = id, .recipient = shared_.domains.name(record.domain), .outcome = &outcome,
-                    .type = LogType::expiration};
+    Settled settled{.id = id, .recipient = shared_.domains.name(record.domain), .outcome = &outcome, .type = type};
     const bool loaded = reader_.load(record, scratch_).has_value();
     if (loaded) {
         settled.message = &scratch_;
@@ -163,8 +161,36 @@ void Shard::expire(RecordId id) {
     }
     log(settled);
     if (loaded) reader_.unload(scratch_);
+    finish(id, kind, record.attempts);
+}
+
+void Shard::expire(RecordId id) {
+    Outcome outcome;
+    outcome.code = 551;
+    outcome.enhanced = {5, 4, 7};  // RFC 3463 3.5: delivery time expired
+    outcome.text = "message is older than [retry] max_age";
     metrics_.expired.add();
-    finish(id, RecordKind::expired, record.attempts);
+    give_up(id, outcome, LogType::expiration, RecordKind::expired);
+}
+
+// A slice of what is cancelled; true when there is more.
+bool Shard::settle_doomed() {
+    if (doomed_.empty()) return false;
+    Outcome outcome;
+    outcome.code = 551;
+    outcome.enhanced = {5, 7, 1};  // RFC 3463 3.8: not authorized, message refused; as KumoMTA's AdminBounce
+    for (size_t i = 0; i < kDoomedAtOnce && !doomed_.empty(); ++i) {
+        const RecordId id = shared_.arena.pop(doomed_);
+        const Record& record = shared_.arena[id];
+        const Hold* by = nullptr;
+        if (holds_) by = holds_->of(record.domain, record.campaign, record.tenant).cancelled_by;
+        outcome.text = "cancelled by the operator";
+        if (by) outcome.text = "cancelled by " + by->cancelled_by.who;
+        if (by && !by->cancelled_by.reason.empty()) outcome.text += ": " + by->cancelled_by.reason;
+        metrics_.cancelled.add();
+        give_up(id, outcome, LogType::admin_bounce, RecordKind::cancelled);
+    }
+    return !doomed_.empty();
 }
 
 void Shard::on_durable(std::span<const Release> releases) {

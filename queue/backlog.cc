@@ -21,7 +21,10 @@ Backlog::~Backlog() = default;
 
 Backlog::Domain& Backlog::domain(DomainId id) {
     auto& entry = domains_[id];
-    if (!entry) entry = std::make_unique<Domain>(id);
+    if (!entry) {
+        entry = std::make_unique<Domain>(id);
+        entry->version = holds_version_;
+    }
     return *entry;
 }
 
@@ -53,8 +56,9 @@ void Backlog::put_back(RecordId id) {
 }
 
 void Backlog::add_ready(Domain& home, RecordId id, bool front) {
+    if (holds_ && set_aside(home, id)) return;
     const Record& record = arena_[id];
-    RecordChain& chain = home.classes[static_cast<size_t>(record.priority)].campaigns[record.campaign];
+    RecordChain& chain = home.classes[static_cast<size_t>(record.priority)].flows[{record.campaign, record.tenant}];
     if (front)
         arena_.prepend(chain, id);
     else
@@ -65,6 +69,8 @@ void Backlog::add_ready(Domain& home, RecordId id, bool front) {
 
 void Backlog::add_deferred(Domain& home, RecordId id) {
     const Record& record = arena_[id];
+    if (holds_ && judge(*holds_, home, {record.campaign, record.tenant}).dies(files_[record.file].created_s))
+        return owner_.cancel(id);
     // A record does not rest past its age: it comes due then, to expire.
     const int64_t last_s = files_[record.file].created_s + schedule_.max_age_s;
     arena_.append(buckets_[std::min<int64_t>(record.due_s, std::max(last_s, now_s() + 1))], id);
@@ -75,18 +81,18 @@ void Backlog::add_deferred(Domain& home, RecordId id) {
 RecordId Backlog::next_ready(Domain& home) {
     for (auto priority : {Priority::high, Priority::normal}) {
         PriorityClass& klass = home.classes[static_cast<size_t>(priority)];
-        if (klass.campaigns.empty()) continue;
-        auto campaign = klass.campaigns.lower_bound(klass.turn);
-        if (klass.left == 0 || campaign == klass.campaigns.end() || campaign->first != klass.turn) {
-            if (klass.left == 0) campaign = klass.campaigns.upper_bound(klass.turn);
-            if (campaign == klass.campaigns.end()) campaign = klass.campaigns.begin();
-            klass.turn = campaign->first;
+        if (klass.flows.empty()) continue;
+        auto flow = klass.flows.lower_bound(klass.turn);
+        if (klass.left == 0 || flow == klass.flows.end() || flow->first != klass.turn) {
+            if (klass.left == 0) flow = klass.flows.upper_bound(klass.turn);
+            if (flow == klass.flows.end()) flow = klass.flows.begin();
+            klass.turn = flow->first;
             klass.left = kQuantum;
         }
-        const RecordId id = arena_.pop(campaign->second);
+        const RecordId id = arena_.pop(flow->second);
         --klass.left;
-        if (campaign->second.empty()) {
-            klass.campaigns.erase(campaign);
+        if (flow->second.empty()) {
+            klass.flows.erase(flow);
             klass.left = 0;
         }
         --home.ready;
@@ -102,6 +108,7 @@ void Backlog::refill(DomainId id) {
 }
 
 void Backlog::fill(Domain& home) {
+    if (home.version != holds_version_) look(home, false);
     if (home.parked_until_s) return;
     if (home.ready > 0 && !home.window) home.window = std::make_unique<ReadyWindow>(home.id);
     if (!home.window) {
@@ -143,7 +150,7 @@ void Backlog::sweep() {
             make_idle(home);
         } else {
             home.window.reset();
-            if (home.deferred == 0 && !home.parked_until_s) domains_.erase(found);
+            if (home.deferred == 0 && home.held == 0 && !home.parked_until_s) domains_.erase(found);
         }
     }
 }
@@ -172,8 +179,8 @@ void Backlog::unpark(DomainId id) {
 
 void Backlog::expire_old(Domain& home) {
     for (auto& klass : home.classes) {
-        for (auto campaign = klass.campaigns.begin(); campaign != klass.campaigns.end();) {
-            RecordChain kept, chain = std::exchange(campaign->second, {});
+        for (auto flow = klass.flows.begin(); flow != klass.flows.end();) {
+            RecordChain kept, chain = std::exchange(flow->second, {});
             while (!chain.empty()) {
                 const RecordId id = arena_.pop(chain);
                 if (expired(arena_[id])) {
@@ -184,8 +191,8 @@ void Backlog::expire_old(Domain& home) {
                     arena_.append(kept, id);
                 }
             }
-            campaign->second = kept;
-            campaign = kept.empty() ? klass.campaigns.erase(campaign) : std::next(campaign);
+            flow->second = kept;
+            flow = kept.empty() ? klass.flows.erase(flow) : std::next(flow);
         }
     }
 }
@@ -200,6 +207,7 @@ void Backlog::arm() {
         const int64_t wait_ms = std::clamp<int64_t>(due_s * 1000 - reactor_.wall_us() / 1000, 1, 60'000);
         next_ms = std::min(next_ms, reactor_.now_ms() + wait_ms);
     }
+    if (held_count_ > 0) next_ms = std::min(next_ms, std::max(next_ages_ms_, reactor_.now_ms() + 1));
     if (next_ms == TimerWheel::kNever) return;
     if (!armed() || next_ms < deadline_ms()) reactor_.arm(*this, next_ms);
 }
@@ -232,6 +240,10 @@ void Backlog::on_timer() {
         unpark(id);
     }
     if (!idle_.empty()) sweep();
+    if (held_count_ > 0 && reactor_.now_ms() >= next_ages_ms_) {
+        walk_.ages = true;
+        begin_walk();
+    }
     arm();
 }
 
@@ -245,15 +257,51 @@ Backlog::Counts Backlog::counts() const {
     }
     if (!buckets_.empty()) counts.next_due_s = buckets_.begin()->first;
     if (!park_ends_.empty()) counts.next_due_s = std::min(counts.next_due_s, park_ends_.begin()->first);
+    counts.held = held_count_;
+    if (held_count_ > 0 && holds_) counts.next_due_s = std::min(counts.next_due_s, holds_->next_end_s());
+    return counts;
+}
+
+Backlog::DomainCounts Backlog::counts_of(const Domain& home) const {
+    DomainCounts counts{home.id,   home.ready, home.deferred, home.held, home.parked_until_s,
+                        home.why, home.site};
+    if (home.window) counts.ready += home.window->size();
     return counts;
 }
 
 void Backlog::for_each_domain(const std::function<void(const DomainCounts&)>& visit) const {
-    for (const auto& [id, home] : domains_) {
-        DomainCounts counts{id, home->ready, home->deferred, home->parked_until_s, home->why};
-        if (home->window) counts.ready += home->window->size();
-        visit(counts);
+    for (const auto& [id, home] : domains_) visit(counts_of(*home));
+}
+
+void Backlog::count_flows(const Domain& home, const Flow& of, DomainCounts& counts) const {
+    counts.ready = counts.deferred = counts.held = 0;
+    const auto wanted = [&](const Flow& flow) {
+        return (!of.campaign || flow.campaign == of.campaign) && (!of.tenant || flow.tenant == of.tenant);
+    };
+    for (const auto& klass : home.classes)
+        for (const auto& [flow, chain] : klass.flows)
+            if (wanted(flow)) counts.ready += chain.count;
+    for (auto entry = held_.lower_bound({home.id, Priority::normal, {}});
+         entry != held_.end() && entry->first.domain == home.id; ++entry)
+        if (wanted(entry->first.flow)) counts.held += entry->second.count;
+}
+
+bool Backlog::visit_domains(size_t& cursor, size_t most, const Flow& of,
+                            const std::function<void(const DomainCounts&)>& visit) const {
+    for (size_t visited = 0; cursor < domains_.bucket_count() && visited < most; ++cursor, ++visited) {
+        for (auto entry = domains_.begin(cursor); entry != domains_.end(cursor); ++entry, ++visited) {
+            DomainCounts counts = counts_of(*entry->second);
+            if (of != Flow{}) count_flows(*entry->second, of, counts);
+            if (of == Flow{} || counts.ready + counts.held > 0) visit(counts);
+        }
     }
+    return cursor < domains_.bucket_count();
+}
+
+std::optional<Backlog::DomainCounts> Backlog::domain_counts(DomainId id) const {
+    const auto found = domains_.find(id);
+    if (found == domains_.end()) return std::nullopt;
+    return counts_of(*found->second);
 }
 
 }  // namespace postrider

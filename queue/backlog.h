@@ -4,15 +4,22 @@
 //   accept, put_back, defer -> ready (high before normal, campaigns in turn) -> window -> a sending shard
 //                           -> deferred (due_s ahead) ------^ when due
 //
-// A parked domain (its DNS fails, its site is down or suspended) keeps its records where they are and announces nothing;
-// they count as waiting for a time. A record past max_age is handed to expire() when it comes due, when its domain leaves
-// the park, or by whoever pulls it.
+// A parked domain (its DNS fails, its site is down) keeps its records where they are and announces nothing; they count as
+// waiting for a time. A record past max_age is handed to expire() when it comes due, when its domain leaves the park, or by
+// whoever pulls it.
+//
+// Holds (holds.h). What is cancelled or suspended never enters a window: every record that comes in is judged. What was there
+// before is seen to by a walk in slices (backlog_walk.cc) that begins with each change, and for a domain at the latest when
+// its window is filled: it empties the window, sets the flows (the records of one campaign and tenant in a domain) of what
+// is suspended aside whole, and judges one by one what a new cancel may concern. What was in windows is judged by whoever
+// pulls it, too (EgressOwner::take_held). Records set aside count as waiting for a time.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -21,6 +28,7 @@
 
 #include "engine/io/reactor.h"
 #include "queue/file_table.h"
+#include "queue/holds.h"
 #include "queue/ready_window.h"
 #include "queue/record.h"
 #include "queue/retry_schedule.h"
@@ -35,6 +43,12 @@ class BacklogOwner {
     virtual void announce(ReadyWindow& window) = 0;
     // The record is past max_age; the owner logs it and settles it.
     virtual void expire(RecordId id) = 0;
+    // The record is cancelled; the owner settles it in its own time.
+    virtual void cancel(RecordId id) = 0;
+    // What `holds` says of a site and its providers.
+    virtual HoldTable::Verdict judge_site(const HoldTable& holds, SiteId site) = 0;
+    // Mail of the site was flushed: if the site is parked, its park ends.
+    virtual void try_now(SiteId site) = 0;
 };
 
 class Backlog final : private Timer {
@@ -43,13 +57,20 @@ class Backlog final : private Timer {
         uint64_t ready = 0;     // may be sent now; those in windows are not counted
         uint64_t deferred = 0;  // wait for their time
         uint64_t parked = 0;    // in parked domains, their windows included
+        uint64_t held = 0;      // suspended
         int64_t next_due_s = INT64_MAX;  // the earliest deferred record or park's end
     };
     struct DomainCounts {
         DomainId domain = 0;
-        uint64_t ready = 0, deferred = 0;
+        uint64_t ready = 0, deferred = 0, held = 0;
         int64_t parked_until_s = 0;  // 0: not parked
         std::string why;             // of the park
+        SiteId site = 0;             // 0: not known yet
+    };
+    // The records of one campaign and tenant: they take turns, and are held or not as one.
+    struct Flow {
+        LabelId campaign = 0, tenant = 0;
+        auto operator<=>(const Flow&) const = default;
     };
 
     Backlog(Reactor& reactor, RecordArena& arena, FileTable& file_table, const RetrySchedule& schedule,
@@ -67,28 +88,85 @@ class Backlog final : private Timer {
     void park(DomainId domain, int64_t until_s, std::string why);
     void unpark(DomainId domain);
 
+    // What is in force from now on; null: nothing. The walk follows.
+    void set_holds(std::shared_ptr<const HoldTable> holds);
+    const HoldTable* holds() const { return holds_.get(); }
+    // The domain's mail is about to go to this site. False: the site is held and the window was emptied.
+    bool bound(DomainId domain, SiteId site);
+    // Deferred mail of the selection (what the table suspends; null: everything) becomes due now, and parks of its domains
+    // end. What was never tried waits for a time that its producer chose: it stays.
+    void flush(std::shared_ptr<const HoldTable> selection);
+    // A slice of the walk; true when there is more. For Reactor::each_turn.
+    bool walk();
+
     Counts counts() const;
     void for_each_domain(const std::function<void(const DomainCounts&)>& visit) const;
+    // The same a slice at a time: about `most` domains from `cursor` on (0 at first); false at the end. Domains that come
+    // or go between two calls may be told twice or not at all. `of`: only what is ready or held of the flows of this
+    // campaign, or tenant; what of a flow is deferred or in the window is not known without a look at each record.
+    bool visit_domains(size_t& cursor, size_t most, const Flow& of,
+                       const std::function<void(const DomainCounts&)>& visit) const;
+    // Of one domain; empty when nothing of it is here.
+    std::optional<DomainCounts> domain_counts(DomainId domain) const;
 
   private:
     struct PriorityClass {
-        std::map<LabelId, RecordChain> campaigns;  // non-empty ones
-        LabelId turn = 0;                          // whose turn it is
-        uint32_t left = 0;                         // records of its quantum left
+        std::map<Flow, RecordChain> flows;  // non-empty ones
+        Flow turn;                          // whose turn it is
+        uint32_t left = 0;                  // records of its quantum left
     };
+    using Flows = std::map<Flow, RecordChain>;
     struct Domain {
         explicit Domain(DomainId i) : id(i) {}
         DomainId id;
         PriorityClass classes[2];  // normal, high
         uint64_t ready = 0;        // in the classes
         uint64_t deferred = 0;
+        uint64_t held = 0;      // in held_
+        SiteId site = 0;        // as last bound
+        uint32_t version = 0;   // of the holds by which its records were looked at
         std::unique_ptr<ReadyWindow> window;
         bool sweeping = false;      // in idle_, to be looked at by sweep()
         int64_t parked_until_s = 0;
         std::string why;
     };
 
+    // A flow that is suspended, or was when the walk last came by.
+    struct HeldKey {
+        DomainId domain;
+        Priority priority;
+        Flow flow;
+        auto operator<=>(const HeldKey&) const = default;
+    };
+    struct Walk {
+        enum class Stage : uint8_t { idle, domains, buckets, held } stage = Stage::idle;
+        size_t cursor = 0;          // of the domains
+        size_t hash_size = 0;       // of domains_ when the walk began: when it grows, the walk begins anew
+        int64_t due_cursor_s = 0;   // of buckets_
+        HeldKey held_cursor;        // of held_
+        bool ages = false;          // what is suspended is judged by its age
+        bool deferred = false;      // the buckets are walked
+        int64_t judging_to_s = 0;   // every cancel up to this stamp is dealt with when the walk ends
+        std::vector<std::shared_ptr<const HoldTable>> flushes;  // null: everything
+    };
+
     Domain& domain(DomainId id);
+    DomainCounts counts_of(const Domain& home) const;
+    void count_flows(const Domain& home, const Flow& of, DomainCounts& counts) const;
+    // Of holds_, which must not be null.
+    HoldTable::Verdict judge(const HoldTable& holds, const Domain& home, const Flow& flow) const;
+    bool set_aside(Domain& home, RecordId id);
+    void begin_walk();
+    void look(Domain& home, bool all);
+    void look_at_flows(Domain& home, Priority priority, bool all);
+    void look_at_held(Domain& home, bool all);
+    void take_back(Domain& home);
+    void walk_domains();
+    void walk_buckets();
+    void walk_held();
+    bool judge_suspects();
+    bool flushed(const Domain& home, const Flow& flow) const;
+    void flush_park(Domain& home);
     void add_ready(Domain& domain, RecordId id, bool front);
     void add_deferred(Domain& domain, RecordId id);
     RecordId next_ready(Domain& domain);
@@ -112,6 +190,15 @@ class Backlog final : private Timer {
     std::unordered_set<DomainId> parked_;
     std::vector<DomainId> idle_;                     // domains that may be forgotten, windows that may be freed
     uint64_t ready_ = 0, deferred_ = 0;
+    std::shared_ptr<const HoldTable> holds_;
+    uint32_t holds_version_ = 0;
+    int64_t judged_to_s_ = 0;              // every record here was judged by the cancels up to this stamp
+    std::map<HeldKey, RecordChain> held_;  // non-empty ones
+    uint64_t held_count_ = 0;
+    int64_t next_ages_ms_ = 0;             // when the ages of what is held are looked at next
+    RecordChain suspects_;                 // of no domain for now: ready ones to be judged,
+    RecordChain deferred_suspects_;        // and deferred ones, which their domains count still
+    Walk walk_;
 };
 
 }  // namespace postrider

@@ -20,6 +20,9 @@ constexpr size_t kReadBlock = 256 * 1024;
 constexpr size_t kFilesInSlice = 8;
 constexpr DurationMs kPauseMs = 1'000;
 
+// When the file was last renamed: into new/, or by its claim.
+int64_t changed_ns(const struct stat& st) { return int64_t{st.st_ctim.tv_sec} * 1'000'000'000 + st.st_ctim.tv_nsec; }
+
 // The first octets of a file whose name is lost: a command of batch SMTP, or a header.
 bool is_batch_opening(const char* first) {
     for (const char* verb : {"HELO ", "EHLO ", "RSET\n", "RSET\r", "NOOP\n", "NOOP\r", "NOOP ", "MAIL FROM:"})
@@ -185,7 +188,7 @@ bool Intake::begin_recovered() {
         const bool is_batch = is_batch_opening(first);
         file->form = is_batch ? SpoolForm::batch : SpoolForm::eml;
         file->name = file_id_text(id) + (is_batch ? ".bsmtp" : ".eml");
-        file->created_s = reactor_.wall_us() / kUsPerSecond;
+        file->created_s = owner_.claim_time_s(changed_ns(*st));
     }
     begin_job(std::move(file), std::move(*data), known);
     return true;
@@ -224,7 +227,7 @@ void Intake::begin(const Name& name) {
     file->inode = claimed->inode;
     file->form = claimed->form;
     file->name = claimed->name;
-    file->created_s = reactor_.wall_us() / kUsPerSecond;
+    file->created_s = owner_.claim_time_s(changed_ns(st));
     begin_job(std::move(file), std::move(claimed->fd), nullptr);
 }
 

@@ -53,6 +53,8 @@ class IntakeOwner {
     virtual bool has_room() = 0;
     // Records of any domains; each file's slot counts them as pending already.
     virtual void publish(RecordChain chain) = 0;
+    // The time of a claim made now of a file that came into new/ at `submitted_ns` (holds.h).
+    virtual int64_t claim_time_s(int64_t submitted_ns) = 0;
     // The file is in the table, its claim must be journalled; comes after its refusals and before its records.
     virtual void claimed(FileSlot slot) = 0;
     virtual void refused_recipient(const RefusedRecipient& refused) = 0;

@@ -93,6 +93,7 @@ Task<void> Dispatcher::bounce_all(ReadyWindow& window, const MailRoute& route) {
                 if (window.leave()) co_return;
                 break;
             }
+            if (context_.holds && context_.owner.take_held(id, nullptr)) continue;
             if (context_.owner.expired(id))
                 context_.owner.expire(id);
             else
@@ -109,7 +110,9 @@ void Dispatcher::park_domain(ReadyWindow& window, Binding& binding, const MailRo
     const Outcome outcome = outcome_of(Trouble::dns_temporary, Phase::connect, route.why);
     // One recipient tells it; a DNS failure burns no attempt (FAULTS 88).
     if (const RecordId id = window.pull()) {
-        if (context_.owner.expired(id))
+        if (context_.holds && context_.owner.take_held(id, nullptr))
+            ;  // it tells nothing
+        else if (context_.owner.expired(id))
             context_.owner.expire(id);
         else
             context_.owner.settle_unsent(id, outcome, false);

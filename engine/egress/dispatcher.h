@@ -32,6 +32,10 @@ class Dispatcher {
     void announce(ReadyWindow& window);
     // Site's home, or an invited shard.
     void attach(Site& site, ReadyWindow& window, int64_t expires_ms);
+    // The operator wants the site tried now.
+    void end_park(SiteId site) {
+        if (const auto found = workers_.find(site); found != workers_.end()) found->second->end_park();
+    }
 
     // Wakes what waits for a time to open connections; once in a while.
     void tick();

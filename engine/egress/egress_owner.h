@@ -8,6 +8,7 @@
 #include "engine/egress/address_pool.h"
 #include "engine/egress/site.h"
 #include "engine/smtp/session.h"
+#include "queue/holds.h"
 #include "queue/message_reader.h"
 #include "queue/ready_window.h"
 
@@ -44,6 +45,9 @@ class EgressOwner {
     virtual void put_back(RecordId id) = 0;
     // A record that can be settled without a transaction: expired, or its domain takes no mail.
     virtual void settle_unsent(RecordId id, const Outcome& outcome, bool counts) = 0;
+    // Only while the context says that something is held. True: the record is cancelled or suspended, and has been taken back.
+    virtual bool take_held(RecordId id, Site* site) = 0;
+    virtual bool suspended(Site& site) = 0;
     virtual bool expired(RecordId id) = 0;
     virtual void expire(RecordId id) = 0;
     // To the domain's home: the window wants more; nothing of the domain until then; bind the domain again.
@@ -73,6 +77,7 @@ struct EgressContext {
     uint16_t port = 25;
     EgressOwner& owner;
     Gate& gate;
+    const HoldTable* holds = nullptr;  // null: nothing is cancelled or suspended
 };
 
 }  // namespace postrider

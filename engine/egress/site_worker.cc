@@ -13,6 +13,7 @@ constexpr DurationMs kLocalFaultMs = 1'000;  // no descriptors, no memory, no po
 constexpr DurationMs kInviteEveryMs = 5;
 constexpr double kBusy = 0.85;  // of the shard's time
 constexpr size_t kWindowsLookedAt = 64;
+constexpr size_t kHeldAtOnce = 1'000;
 
 }  // namespace
 
@@ -83,6 +84,8 @@ bool SiteWorker::worthwhile(uint64_t mail) const {
 
 // The next message of the domain whose turn it is; null when nothing waits.
 QueuedMessage* SiteWorker::pull(SourceId source, uint32_t rcpt_max) {
+    if (context_.holds && context_.owner.suspended(site_)) return nullptr;
+    size_t held = 0;
     if (const uint64_t now = context_.shaping.binding_version(); now != binding_version_) {
         binding_version_ = now;
         for (auto& attachment : rotation_) attachment.expires_ms = 0;  // by new rules they may belong elsewhere
@@ -103,6 +106,10 @@ QueuedMessage* SiteWorker::pull(SourceId source, uint32_t rcpt_max) {
             const size_t before = rotation_.size();
             leave_rotation(turn_, false);
             if (rotation_.size() == before) ++turn_;  // mail has come meanwhile
+            continue;
+        }
+        if (context_.holds && context_.owner.take_held(id, &site_)) {
+            if (++held == kHeldAtOnce) return nullptr;  // tick() goes on
             continue;
         }
         if (context_.owner.expired(id)) {
@@ -238,6 +245,7 @@ SourceId SiteWorker::first_source() const {
 void SiteWorker::pump() {
     const int64_t now_ms = context_.reactor.now_ms();
     if (rotation_.empty() || draining_ || parked_until_ms_ > now_ms || no_loading_before_ms_ > now_ms) return;
+    if (context_.holds && context_.owner.suspended(site_)) return;
     uint64_t mail = waiting();
     while (mail > 0 && !idle_.empty()) {
         PooledConnection* pooled = idle_.back();

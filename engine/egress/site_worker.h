@@ -38,6 +38,7 @@ class SiteWorker {
     void tick();
     // No new transaction; connections end after theirs.
     void drain();
+    void end_park() { parked_until_ms_ = 0; }
     bool unused() const { return rotation_.empty() && connections_.empty(); }
 
     size_t windows() const { return rotation_.size(); }

@@ -28,6 +28,7 @@ struct RecordingOwner final : IntakeOwner {
         // A claim is told before its records.
         EXPECT_EQ(std::ranges::count(claims, records.back().file), 1);
     }
+    int64_t claim_time_s(int64_t) override { return read_wall_clock() / kUsPerSecond; }
     void claimed(FileSlot slot) override { claims.push_back(slot); }
     void refused_recipient(const RefusedRecipient& refused) override {
         refused_recipients.push_back(

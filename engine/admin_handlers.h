@@ -1,0 +1,18 @@
+// What the admin socket answers: one route for each question or command, JSON both ways.
+//
+//   GET  /status                       what the engine does
+//   GET  /queue?limit=N[&SCOPE=NAME]   what is cancelled and suspended, the domains with the most mail
+//   POST /queue/suspend|resume|cancel|flush    {"scope":"campaign","name":"x","for_s":7200,"reason":"..."}
+//
+// An answer of 400 is one line of text: what is wrong with the request.
+#pragma once
+
+#include "engine/admin_transport.h"
+#include "engine/engine.h"
+
+namespace postrider {
+
+// Both outlive the server's last request.
+void serve_admin(AdminServer& server, Engine& engine, int64_t started_s);
+
+}  // namespace postrider

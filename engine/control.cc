@@ -1,0 +1,195 @@
+#include "engine/control.h"
+
+#include <time.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include <fmt/format.h>
+
+#include "engine/core/address.h"
+#include "engine/engine.h"
+#include "queue/formats/envelope_fields.h"
+
+namespace postrider {
+namespace {
+
+constexpr size_t kMostHolds = 10'000;
+// A cancel is forgotten when nothing that it concerns can be left: what was in the queue has expired by then, and what may
+// have lain unclaimed in new/ has had as long again.
+constexpr int64_t kCancelKeptLeastS = 30 * 86'400;
+
+int64_t wall_s() { return read_wall_clock() / kUsPerSecond; }
+
+// The clock with which the file system stamps a rename.
+int64_t file_clock_ns() {
+    timespec now;
+    clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
+
+Hold& hold_of(ControlState& state, const Selection& selection) {
+    const auto found = std::ranges::find_if(state.holds, [&](const Hold& hold) {
+        return hold.scope == selection.scope && hold.name == selection.name;
+    });
+    if (found != state.holds.end()) return *found;
+    state.holds.push_back({.scope = selection.scope, .name = selection.name});
+    return state.holds.back();
+}
+
+void tell(std::string_view what, const Selection* selection, const Said& said) {
+    const std::string of = selection ? fmt::format("{} {}", name_of(selection->scope), selection->name) : "everything";
+    std::fprintf(stderr, "postrider: %s: queue %.*s %s%s%s\n", said.who.c_str(), static_cast<int>(what.size()), what.data(),
+                 of.c_str(), said.reason.empty() ? "" : ": ", said.reason.c_str());
+}
+
+}  // namespace
+
+Result<Selection> selection_of(std::string_view scope, std::string_view name) {
+    const auto known = hold_scope_of(scope);
+    if (!known)
+        return fail(fmt::format("\"{}\" is no selection, allowed: domain, site, provider, campaign, tenant", scope));
+    Selection selection{*known, std::string(name)};
+    if (name.empty()) return fail(fmt::format("--{}: is empty", scope));
+    switch (*known) {
+        case HoldScope::domain: {
+            const std::string address = "x@" + std::string(name);
+            auto mailbox = parse_mailbox(address);
+            if (!mailbox) return fail(fmt::format("--domain {}: {}", name, mailbox.error().text));
+            auto ascii = domain_to_ascii(name);
+            if (!ascii) return fail(fmt::format("--domain {}: {}", name, ascii.error().text));
+            selection.name = std::move(*ascii);
+            break;
+        }
+        case HoldScope::site:
+            if (name.size() > limits::kSiteName + limits::kDomain) return fail("--site: is too long for a site's name");
+            std::ranges::transform(selection.name, selection.name.begin(), [](char c) {
+                return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+            });
+            break;
+        default:
+            if (auto good = check_label(name); !good)
+                return fail(fmt::format("--{}: {}", scope, good.error().text));
+    }
+    return selection;
+}
+
+Control::Control(Engine& engine, SharedState& shared, ControlFile file, ControlState state)
+    : engine_(engine), shared_(shared), file_(std::move(file)), state_(std::move(state)) {}
+
+Result<std::unique_ptr<Control>> Control::open(Engine& engine, SharedState& shared) {
+    ControlState state;
+    auto file = ControlFile::open(shared.spool->root(), state);
+    if (!file) return fail(shared.spool->path() + "/" + file.error().text, file.error().code);
+    if (!file->note().empty())
+        std::fprintf(stderr, "postrider: %s/%s\n", shared.spool->path().c_str(), file->note().c_str());
+    std::unique_ptr<Control> control(new Control(engine, shared, std::move(*file), std::move(state)));
+    control->prune(control->state_, wall_s());
+    shared.holds = control->table_of(control->state_);
+    if (shared.holds) control->next_end_s_ = shared.holds->next_end_s();
+    return control;
+}
+
+std::shared_ptr<const HoldTable> Control::table_of(const ControlState& state) const {
+    if (state.holds.empty()) return nullptr;
+    return std::make_shared<HoldTable>(state.holds, shared_.domains, shared_.labels);
+}
+
+void Control::prune(ControlState& state, int64_t now_s) const {
+    const int64_t kept_s = std::max(kCancelKeptLeastS, 2 * shared_.config.retry.max_age_ms / kMsPerSecond);
+    for (Hold& hold : state.holds) {
+        if (hold.suspended && hold.until_s && hold.until_s <= now_s) hold.suspended = false;
+        if (hold.cancelled_to_s && hold.cancelled_to_s + kept_s < now_s) hold.cancelled_to_s = 0;
+    }
+    std::erase_if(state.holds, [](const Hold& hold) { return !hold.suspended && !hold.cancelled_to_s; });
+}
+
+Result<void> Control::put(ControlState state) {
+    prune(state, wall_s());
+    if (state.holds.size() > kMostHolds)
+        return fail(fmt::format("{} selections are cancelled or suspended already; resume some", kMostHolds));
+    if (auto written = file_.write(state); !written)
+        return fail("nothing was changed: " + written.error().text, written.error().code);
+    state_ = std::move(state);
+    const auto table = table_of(state_);
+    next_end_s_ = table ? table->next_end_s() : INT64_MAX;
+    engine_.on_each_shard([&](Shard& shard) { shard.set_holds(table); });
+    return {};
+}
+
+Result<void> Control::suspend(const Selection& selection, int64_t for_s, Said said) {
+    std::scoped_lock lock(mutex_);
+    ControlState state = state_;
+    Hold& hold = hold_of(state, selection);
+    hold.suspended = true;
+    hold.until_s = for_s ? wall_s() + for_s : 0;
+    hold.suspended_by = said;
+    if (auto done = put(std::move(state)); !done) return done;
+    tell("suspend", &selection, said);
+    return {};
+}
+
+Result<void> Control::resume(const Selection& selection, Said said) {
+    std::scoped_lock lock(mutex_);
+    ControlState state = state_;
+    Hold& hold = hold_of(state, selection);
+    if (!hold.suspended)
+        return fail(fmt::format("{} {} is not suspended; `postrider queue list` shows what is", name_of(selection.scope),
+                                selection.name));
+    hold.suspended = false;
+    if (auto done = put(std::move(state)); !done) return done;
+    tell("resume", &selection, said);
+    return {};
+}
+
+Result<void> Control::cancel(const Selection& selection, Said said) {
+    std::scoped_lock lock(mutex_);
+    const int64_t at_ns = file_clock_ns();
+    int64_t to_s;
+    do {
+        ControlState state = state_;
+        // Later than any claim, also one that a shard makes with the old table before it hears of this; later than any
+        // cancel, so that what is claimed between the two is told from what comes after both.
+        to_s = std::max(wall_s() + 1, shared_.latest_claim_s.load());
+        for (const Hold& other : state.holds) to_s = std::max(to_s, other.cancelled_to_s + 1);
+        Hold& hold = hold_of(state, selection);
+        hold.cancelled_to_s = to_s;
+        hold.cancelled_at_ns = at_ns;
+        hold.cancelled_by = said;
+        if (auto done = put(std::move(state)); !done) return done;
+    } while (wall_s() > to_s);  // the disk took so long that a claim may have been stamped later meanwhile
+    // What is renamed into new/ after this call is told from what was there before by the file system's clock: let it tick.
+    while (file_clock_ns() <= at_ns) {
+        const timespec pause{0, 200'000};
+        nanosleep(&pause, nullptr);
+    }
+    tell("cancel", &selection, said);
+    return {};
+}
+
+Result<void> Control::flush(const Selection* selection, Said said) {
+    std::shared_ptr<const HoldTable> table;
+    if (selection) {
+        Hold chosen{.scope = selection->scope, .name = selection->name, .suspended = true};
+        table = std::make_shared<HoldTable>(std::vector{chosen}, shared_.domains, shared_.labels);
+    }
+    engine_.on_each_shard([&](Shard& shard) { shard.backlog().flush(table); });
+    tell("flush", selection, said);
+    return {};
+}
+
+std::vector<Hold> Control::holds() const {
+    std::scoped_lock lock(mutex_);
+    return state_.holds;
+}
+
+void Control::tick() {
+    std::scoped_lock lock(mutex_);
+    if (wall_s() < next_end_s_) return;
+    if (auto done = put(state_); !done) {
+        std::fprintf(stderr, "postrider: a suspension has run out: %s\n", done.error().text.c_str());
+        next_end_s_ = wall_s() + 1;
+    }
+}
+
+}  // namespace postrider

@@ -1,0 +1,62 @@
+// The operator's hand on a running engine: cancels, suspensions, flushes, shape overrides. Any thread may call; changes are
+// made one after the other.
+//
+// A change is written to disk (control_file.h), then told to every shard, then the call returns: from then on it holds on all
+// of them and over a restart. None of it looks at a queued recipient, so the length of the queue does not matter.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "engine/control_file.h"
+
+namespace postrider {
+
+class Engine;
+struct SharedState;
+
+struct Selection {
+    HoldScope scope = HoldScope::domain;
+    std::string name;
+};
+
+class Control {
+  public:
+    // Before the shards start: reads what is kept and hands it to `shared`.
+    static Result<std::unique_ptr<Control>> open(Engine& engine, SharedState& shared);
+
+    // `for_s`: the suspension ends by itself after so many seconds; 0: when it is resumed.
+    Result<void> suspend(const Selection& selection, int64_t for_s, Said said);
+    // An error when it was not suspended.
+    Result<void> resume(const Selection& selection, Said said);
+    // Everything of the selection that was put into the spool before this call began dies; what comes after it returned lives.
+    Result<void> cancel(const Selection& selection, Said said);
+    // Null: everything.
+    Result<void> flush(const Selection* selection, Said said);
+
+    std::vector<Hold> holds() const;
+
+    // Ends what has run out; a few times a second.
+    void tick();
+
+  private:
+    Control(Engine& engine, SharedState& shared, ControlFile file, ControlState state);
+    // Writes and tells `state`, which replaces the one there was; under mutex_.
+    Result<void> put(ControlState state);
+    std::shared_ptr<const HoldTable> table_of(const ControlState& state) const;
+    void prune(ControlState& state, int64_t now_s) const;
+
+    Engine& engine_;
+    SharedState& shared_;
+    mutable std::mutex mutex_;
+    ControlFile file_;
+    ControlState state_;
+    int64_t next_end_s_ = INT64_MAX;
+};
+
+// A name as the queue knows it: domains as A-labels in lower case, hosts in lower case; labels as they are.
+Result<Selection> selection_of(std::string_view scope, std::string_view name);
+
+}  // namespace postrider

@@ -1,0 +1,226 @@
+"""The operator's hand on a running engine: queue cancel, suspend, resume, flush; over restarts; hostile requests."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+
+import contents
+import harness
+import receivers
+
+CONTENT = contents.text("control", b"text\r\n")
+
+
+class ControlTest(harness.Case):
+    def engine_with_sink(self, *sink_options, **settings):
+        self.sink = receivers.Sink(self, 1, *sink_options)
+        return harness.Engine(self, self.sink.dns_port, **settings)
+
+    def fill(self, engine, name, campaign, messages, domains=20):
+        """A batch of messages of one campaign."""
+        text = b""
+        for n in range(messages):
+            text += f"MAIL FROM:<news@sender.test>\nRCPT TO:<{name}{n}@d{n % domains}.test>\nDATA\n".encode()
+            text += f"x-campaign: {campaign}\nSubject: {n}\n\ntext\n.\n".encode()
+        engine.put(f"{name}.bsmtp", text)
+
+    def ask(self, engine, *arguments, code=0):
+        done = subprocess.run([harness.PROGRAM, *arguments, "--config", engine.config], capture_output=True, text=True,
+                              stdin=subprocess.DEVNULL, timeout=30)
+        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
+        return done.stdout if code == 0 else done.stderr
+
+    def queue(self, engine, *arguments, **named):
+        return json.loads(self.ask(engine, "queue", *arguments, "--json", **named))
+
+    def status(self, engine):
+        return json.loads(self.ask(engine, "status", "--json"))
+
+    def started(self, engine):
+        process = engine.start()
+        self.eventually(lambda: (engine.spool / "admin.sock").exists() or not process.alive(), "the engine answers")
+        self.assertTrue(process.alive(), process.text())
+        return process
+
+    def arrived(self, prefix):
+        return sum(r.startswith(prefix) for r in self.sink.accepted())
+
+    def test_cancel_under_load(self):
+        """Nothing of the campaign is sent once the command has returned; the rest arrives; each recipient has one fate."""
+        engine = self.engine_with_sink("--latency", "20ms", shaping='["default"]\nconnection_limit = 2\n')
+        self.fill(engine, "x", "spring", 6000)
+        self.fill(engine, "y", "summer", 3000)
+        process = self.started(engine)
+        self.eventually(lambda: self.arrived("x") > 200, "the campaign is under way")
+        self.fill(engine, "late", "spring", 500)  # in new/ before the command: it belongs to what is cancelled
+        told = self.queue(engine, "cancel", "--campaign", "spring", "--reason", "wrong price")
+        self.fill(engine, "again", "spring", 50)  # the corrected mail
+        time.sleep(0.3)  # transactions past their 354 end
+        before = self.arrived("x")
+        self.assertLess(before, 5500, "the test was too slow to catch it in the middle")
+        self.eventually(lambda: self.status(engine)["recipients"]["pending"] == 0, "every recipient is final", 60)
+        self.assertEqual(self.arrived("x"), before, "something of it was sent after the command had returned")
+        self.assertEqual(self.arrived("late"), 0)
+        self.assertEqual((self.arrived("y"), self.arrived("again")), (3000, 50))
+        recipients = self.status(engine)["recipients"]
+        self.assertEqual(recipients["cancelled"], 6500 - before)
+        self.assertEqual(recipients["delivered"], before + 3050)
+        self.eventually(lambda: engine.files_left() == [], "the files are gone")
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(15), 0, process.text())
+        fates = {}
+        for record in engine.log():
+            fates.setdefault(harness.address_of(record), []).append(record["type"])
+        self.assertEqual({len(f) for f in fates.values()}, {1})
+        cancelled = [r for r in engine.log() if r["type"] == "AdminBounce"]
+        self.assertEqual(len(cancelled), 6500 - before)
+        self.assertIn("wrong price", cancelled[0]["response"]["content"])
+        self.assertEqual(cancelled[0]["meta"]["campaign"], "spring")
+        self.assertIn("queue cancel campaign spring: wrong price", process.text())
+        self.assertLess(told["took_ms"], 1000)
+
+    def test_suspended_campaign_waits_and_others_go_on(self):
+        engine = self.engine_with_sink()
+        process = self.started(engine)
+        self.queue(engine, "suspend", "--campaign", "spring", "--reason", "a moment")
+        self.fill(engine, "x", "spring", 300)
+        self.fill(engine, "y", "summer", 300)
+        self.eventually(lambda: self.arrived("y") == 300, "the other campaign of the same domains arrives")
+        self.eventually(lambda: self.status(engine)["recipients"]["waiting"] == 300, "it counts as waiting")
+        self.assertEqual(self.arrived("x"), 0)
+        held = self.queue(engine, "list")
+        self.assertEqual(held["sums"]["suspended"], 300)
+        self.assertEqual(held["holds"][0]["suspended_by"]["reason"], "a moment")
+        self.assertEqual(self.queue(engine, "list", "--campaign", "spring")["sums"]["suspended"], 300)
+        self.queue(engine, "resume", "--campaign", "spring")
+        self.eventually(lambda: self.arrived("x") == 300, "it arrives when it is resumed")
+        self.assertIn("is not suspended", self.ask(engine, "queue", "resume", "--campaign", "spring", code=2))
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(15), 0, process.text())
+
+    def test_suspended_domain_site_and_for(self):
+        engine = self.engine_with_sink()
+        process = self.started(engine)
+        self.queue(engine, "suspend", "--domain", "D0.test", "--for", "3s")
+        self.fill(engine, "x", "spring", 40, domains=2)
+        self.eventually(lambda: self.arrived("x") == 20, "d1.test arrives")
+        time.sleep(0.2)
+        self.assertEqual(self.arrived("x"), 20)
+        self.eventually(lambda: self.arrived("x") == 40, "the suspension ends by itself", 10)
+        self.assertEqual(self.queue(engine, "list")["holds"], [])
+        site = engine.last("x0@d0.test")["site"]
+        self.queue(engine, "suspend", "--site", site)
+        self.fill(engine, "s", "spring", 40, domains=2)
+        self.eventually(lambda: self.arrived("s") == 20, "the other site's mail arrives")
+        self.eventually(lambda: self.status(engine)["recipients"]["waiting"] == 20, "all of the site waits")
+        self.assertEqual(self.arrived("s"), 20)
+        self.queue(engine, "resume", "--site", site)
+        self.eventually(lambda: self.arrived("s") == 40, "and goes on")
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(15), 0, process.text())
+
+    def test_kept_over_a_restart(self):
+        """kill -9 right behind the commands: what was cancelled is never sent, what was suspended waits still."""
+        engine = self.engine_with_sink("--latency", "20ms", shaping='["default"]\nconnection_limit = 1\n')
+        self.fill(engine, "x", "spring", 3000)
+        self.fill(engine, "z", "autumn", 100)
+        process = self.started(engine)
+        self.queue(engine, "suspend", "--campaign", "autumn")
+        self.eventually(lambda: self.status(engine)["recipients"]["accepted"] == 3100, "all are taken in")
+        self.queue(engine, "cancel", "--campaign", "spring")
+        process.child.kill()
+        process.wait(10)
+        process.end()
+        time.sleep(0.3)
+        before = self.arrived("x"), self.arrived("z")
+        code, output = engine.run()
+        self.assertEqual(code, 75, output)
+        self.assertEqual((self.arrived("x"), self.arrived("z")), before)
+        finals = {harness.address_of(r) for r in engine.log() if r["type"] in ("Delivery", "AdminBounce")}
+        self.assertEqual(len([r for r in finals if r.startswith("x")]), 3000)
+        # The newer of the two control files is torn: the older one counts, and says so.
+        process = self.started(engine)
+        self.queue(engine, "resume", "--campaign", "autumn")
+        self.eventually(lambda: self.arrived("z") == 100, "it goes on")
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(15), 0, process.text())
+
+    def test_damaged_control_files(self):
+        engine = self.engine_with_sink()
+        process = self.started(engine)
+        self.queue(engine, "suspend", "--campaign", "spring")
+        self.queue(engine, "suspend", "--campaign", "summer")
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(15), 0, process.text())
+        newer = engine.spool / "control.0"  # the second change
+        newer.write_bytes(newer.read_bytes().replace(b"summer", b"winter"))
+        code, output = engine.run()
+        self.assertEqual(code, 0, output)
+        self.assertIn("control.0 is damaged", output)
+        (engine.spool / "control.1").write_bytes(b"postrider-control 1 99999999999999999999 1 0\n{")
+        code, output = engine.run()
+        self.assertEqual(code, 1, output)
+        self.assertIn("the other control file is not whole either", output)
+
+    def test_flush(self):
+        """What a refusal deferred for an hour is tried at once."""
+        engine = self.engine_with_sink("--rule", 'rcpt=* reply="451 4.7.1 later" times=1 per=address', retry_after=("1h",))
+        self.fill(engine, "x", "spring", 20)
+        process = self.started(engine)
+        self.eventually(lambda: self.status(engine)["recipients"]["waiting"] == 20, "all are deferred")
+        self.queue(engine, "flush", "--domain", "d0.test")
+        self.eventually(lambda: self.arrived("x") == 1, "the domain's mail arrives")
+        self.queue(engine, "flush")
+        self.eventually(lambda: self.arrived("x") == 20, "everything arrives")
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(15), 0, process.text())
+
+    def test_requests_are_hostile_until_parsed(self):
+        engine = self.engine_with_sink()
+        process = self.started(engine)
+        path = str(engine.spool / "admin.sock")
+        self.assertEqual(os.stat(path).st_mode & 0o777, 0o600)
+        slow = []
+        for _ in range(6):  # each would take a whole server that serves one at a time
+            peer = socket.socket(socket.AF_UNIX)
+            peer.connect(path)
+            peer.send(b"POST /queue/cancel HTTP/1.1\r\n")
+            slow.append(peer)
+        begin = time.monotonic()
+        self.status(engine)
+        self.assertLess(time.monotonic() - begin, 5, "a slow client keeps the others waiting")
+        for peer in slow:
+            peer.close()
+
+        def post(path_, body, headers="Content-Type: application/json\r\n"):
+            with socket.socket(socket.AF_UNIX) as peer:
+                peer.connect(path)
+                peer.settimeout(20)
+                peer.sendall(f"POST {path_} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+                answer = b""
+                while piece := peer.recv(65536):
+                    answer += piece
+                return int(answer.split()[1]) if answer else 0
+
+        for body in (b"", b"{", b"[]", b"{}", b'{"scope":"campaign"}', b'{"scope":"campaign","name":7}',
+                     b'{"scope":"everything","name":"x"}', b'{"scope":"campaign","name":"\\u0001"}',
+                     b'{"scope":"domain","name":"a..b"}', b'{"scope":"campaign","name":"' + b"x" * 300 + b'"}',
+                     b'{"scope":"campaign","name":"x","reason":"two\\nlines"}',
+                     b'{"scope":"campaign","name":"x","for_s":-1}', b'{"scope":"campaign","name":"x","for_s":1e9}',
+                     b'{"scope":"campaign","name":"\xff"}', b"[" * 50000):
+            self.assertEqual(post("/queue/suspend", body), 400, body[:60])
+        good = b'{"scope":"campaign","name":"x"}'
+        self.assertEqual(post("/queue/suspend", good, "Content-Type: text/plain\r\n"), 400)
+        self.assertEqual(post("/queue/suspend", good, "Content-Type: application/json\r\nOrigin: http://evil.test\r\n"), 400)
+        self.assertNotEqual(post("/queue/suspend", b"x" * 100_000), 200)
+        self.assertEqual(post("/nothing", good), 404)
+        self.assertEqual(self.queue(engine, "list")["holds"], [])
+        # Nobody says himself who he is.
+        self.assertEqual(post("/queue/suspend", good, "Content-Type: application/json\r\nPostrider-Peer: ceo\r\n"), 200)
+        self.assertNotEqual(self.queue(engine, "list")["holds"][0]["suspended_by"]["who"], "ceo")
+        self.assertIn("allowed", self.ask(engine, "queue", "list", "--limit", "0", code=2) + "allowed")
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(15), 0, process.text())
