@@ -30,8 +30,8 @@ SharedState::SharedState(Config c, size_t shard_count, std::vector<EgressSource>
       sources(std::move(egress_sources)),
       exchange(shard_count),
       shaping(config.shaping),
-      sites(shaping, sources),
       sockets(config.limits.connections),
+      sites(shaping, sources, sockets),
       metrics(shard_count) {
     schedule.retry_after_ms = config.retry.retry_after_ms;
     schedule.max_age_s = config.retry.max_age_ms / kMsPerSecond;
@@ -83,7 +83,7 @@ Result<void> Shard::build() {
     backlog_ = std::make_unique<Backlog>(*reactor_, shared_.arena, shared_.files, shared_.schedule, *this);
     context_ = std::make_unique<EgressContext>(
         EgressContext{*reactor_, *resolver_, health_, buffers_, *shared_.tls, shared_.verified_tls.get(), reader_, shared_.arena,
-                      shared_.sockets, addresses_, shared_.sources, shared_.shaping, config.smtp.prohibited_hosts, config.smtp.port, *this, gate_});
+                      addresses_, shared_.sources, shared_.shaping, config.smtp.prohibited_hosts, config.smtp.port, *this, gate_});
     dispatcher_ = std::make_unique<Dispatcher>(*context_, *this, shared_.sites, shared_.shaping, shared_.shards);
     intake_ = std::make_unique<Intake>(*reactor_, shared_.shards, *shared_.spool, shared_.files, shared_.arena,
                                        supply_, shared_.domains, shared_.labels, shared_.content_rules, *this);

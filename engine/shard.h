@@ -45,8 +45,8 @@ struct SharedState {
     FileTable files;
     NameTable domains, labels;
     ShapingBook shaping;
+    CountLimit sockets;  // [limits] connections: open sockets of all shards together
     SiteTable sites;
-    SocketBudget sockets;
     SessionCache tls_sessions;
     std::unique_ptr<TlsContext> tls, verified_tls;
     std::unique_ptr<SpoolDirectory> spool;

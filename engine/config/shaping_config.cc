@@ -107,6 +107,10 @@ std::string_view to_string(Pipelining pipelining) {
     return "";
 }
 
+std::string_view to_string(RateCounts counts) {
+    return counts == RateCounts::messages ? "messages" : "recipients";
+}
+
 std::string Origin::to_string() const {
     if (!command.empty()) return command;
     if (file.empty()) return "built-in default";

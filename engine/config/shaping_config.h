@@ -33,8 +33,15 @@ enum class TlsPolicy : uint8_t {
 
 enum class Pipelining : uint8_t { message, group, none };
 
+// What the message rates of a path count.
+enum class RateCounts : uint8_t {
+    messages,    // transactions: MAIL to the final dot, however many recipients
+    recipients,  // each recipient of a transaction
+};
+
 std::string_view to_string(TlsPolicy policy);
 std::string_view to_string(Pipelining pipelining);
+std::string_view to_string(RateCounts counts);
 
 // Where a value comes from. An empty file means the engine's own default.
 struct Origin {
@@ -78,6 +85,8 @@ struct EffectiveShaping {
     Setting<std::optional<uint32_t>> site_connection_limit;
     Setting<std::optional<Rate>> site_max_message_rate;
 
+    Setting<RateCounts> message_rate_counts{RateCounts::messages, {}};  // of all message rates
+
     Setting<uint32_t> max_deliveries_per_connection{1024, {}};
     Setting<uint32_t> max_recipients_per_batch{100, {}};
 
@@ -101,7 +110,7 @@ struct EffectiveShaping {
     std::vector<ShapingLine> describe() const;
 };
 
-using ShapingValue = std::variant<uint64_t, DurationMs, Rate, TlsPolicy, Pipelining>;
+using ShapingValue = std::variant<uint64_t, DurationMs, Rate, TlsPolicy, Pipelining, RateCounts>;
 
 struct ShapingSetting {
     ShapingValue value;

@@ -88,11 +88,12 @@ std::vector<ShapingKey> make_keys() {
     std::vector<ShapingKey> keys = {
         // clang-format off
         key<&E::connection_limit>("connection_limit", count, kKumo, anywhere, kEnforced, 1, kMostCount),
-        key<&E::max_connection_rate>("max_connection_rate", rate, kKumo, anywhere, kNotYet),
-        key<&E::max_message_rate>("max_message_rate", rate, kKumo, anywhere, kNotYet),
-        key<&E::max_data_rate>("max_data_rate", data_rate, kOurs, anywhere, kNotYet),
-        key<&E::site_connection_limit>("site_connection_limit", count, kOurs, not_in_sources, kNotYet, 1, kMostCount),
-        key<&E::site_max_message_rate>("site_max_message_rate", rate, kOurs, not_in_sources, kNotYet),
+        key<&E::max_connection_rate>("max_connection_rate", rate, kKumo, anywhere, kEnforced),
+        key<&E::max_message_rate>("max_message_rate", rate, kKumo, anywhere, kEnforced),
+        key<&E::max_data_rate>("max_data_rate", data_rate, kOurs, anywhere, kEnforced),
+        key<&E::site_connection_limit>("site_connection_limit", count, kOurs, not_in_sources, kEnforced, 1, kMostCount),
+        key<&E::site_max_message_rate>("site_max_message_rate", rate, kOurs, not_in_sources, kEnforced),
+        key<&E::message_rate_counts>("message_rate_counts", rate_counts, kOurs, anywhere, kEnforced),
         key<&E::max_deliveries_per_connection>("max_deliveries_per_connection", count, kKumo, anywhere, kEnforced, 1, kMostCount),
         key<&E::max_recipients_per_batch>("max_recipients_per_batch", count, kKumo, anywhere, kEnforced, 1, kMostCount),
         key<&E::enable_tls>("enable_tls", tls, kKumo, anywhere, kEnforced),
@@ -108,8 +109,8 @@ std::vector<ShapingKey> make_keys() {
         timeout<&E::data_dot_timeout>("data_dot_timeout"),
         timeout<&E::rset_timeout>("rset_timeout"),
         timeout<&E::idle_timeout>("idle_timeout"),
-        {"provider_connection_limit", count, kKumo, provider, kNotYet, 1, kMostCount, nullptr, nullptr},
-        {"provider_max_message_rate", rate, kKumo, provider, kNotYet, 0, 0, nullptr, nullptr},
+        {"provider_connection_limit", count, kKumo, provider, kEnforced, 1, kMostCount, nullptr, nullptr},
+        {"provider_max_message_rate", rate, kKumo, provider, kEnforced, 0, 0, nullptr, nullptr},
         // clang-format on
     };
     // The rest of KumoMTA's egress path: docs.kumomta.com/reference/kumo/make_egress_path.

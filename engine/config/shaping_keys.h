@@ -19,6 +19,7 @@ enum class KeyKind : uint8_t {
     duration,
     tls,
     pipelining,
+    rate_counts,
     opaque,  // KumoMTA's, accepted as it is and not kept
 };
 

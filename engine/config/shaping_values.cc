@@ -45,6 +45,8 @@ std::string_view allowed_kind(KeyKind kind) {
             return "a policy in quotes, such as \"Opportunistic\"";
         case KeyKind::pipelining:
             return "\"message\", \"group\" or \"none\"";
+        case KeyKind::rate_counts:
+            return "\"messages\" or \"recipients\"";
         case KeyKind::opaque:
             break;
     }
@@ -74,6 +76,8 @@ Result<ShapingValue> parse_shaping_value(const ShapingKey& key, std::string_view
         case KeyKind::pipelining:
             return one_of(
                 text, std::to_array({Pipelining::message, Pipelining::group, Pipelining::none}));
+        case KeyKind::rate_counts:
+            return one_of(text, std::to_array({RateCounts::messages, RateCounts::recipients}));
         case KeyKind::opaque:
             break;
     }

@@ -69,7 +69,6 @@ struct EgressContext {
     TlsContext* verified_tls;  // null: the machine has no root certificates
     MessageReader& reader;
     RecordArena& arena;
-    SocketBudget& sockets;
     AddressPool& addresses;
     const std::vector<EgressSource>& sources;
     const ShapingBook& shaping;

@@ -16,58 +16,65 @@ std::shared_ptr<const MailRoute> Site::route() const {
     return route_;
 }
 
-std::shared_ptr<const SiteView> Site::view() {
+std::shared_ptr<const SiteView> Site::view(MonoNs now) {
     std::scoped_lock lock(mutex_);
     // Read before what it stands for: a change meanwhile is seen as another version.
-    const uint64_t now = version();
-    if (view_ && view_->version == now) return view_;
+    const uint64_t shaping_version = context_.book.version();
+    const uint64_t version = shaping_version + bindings_.load(std::memory_order_relaxed);
+    if (view_ && view_->version == version) return view_;
     auto view = std::make_shared<SiteView>();
-    view->version = now;
+    view->version = version;
     view->route = route_;
     std::vector<std::string> hosts;
     for (const auto& host : route_->hosts) hosts.push_back(host.name);
-    for (size_t source = 0; source < sources_.size(); ++source)
-        view->paths.push_back(book_.effective(domains_, name_, hosts, source ? sources_[source].name : ""));
+    view->paths.resize(paths_.size());
+    for (SourceId source = 0; source < paths_.size(); ++source) {
+        PathView& path = view->paths[source];
+        path.shaping = context_.book.effective(domains_, name_, hosts, source ? context_.sources[source].name : "");
+        set_limits(source, path, shaping_version, now);
+    }
     view_ = std::move(view);
     return view_;
 }
 
-bool Site::take_connection(SourceId source, uint32_t limit) {
-    auto& used = paths_[source].connections;
-    uint32_t now = used.load(std::memory_order_relaxed);
-    while (now < limit)
-        if (used.compare_exchange_weak(now, now + 1, std::memory_order_relaxed)) return true;
-    return false;
-}
-
-void Site::give_connection(SourceId source) {
-    paths_[source].connections.fetch_sub(1, std::memory_order_relaxed);
+// Broad to narrow (DESIGN 2.3).
+void Site::set_limits(SourceId source, PathView& path, uint64_t version, MonoNs now) {
+    const EffectiveShaping& shaping = path.shaping;
+    Path& own = paths_[source];
+    own.connections.set(shaping.connection_limit.value);
+    own.connection_rate.set_rate(shaping.max_connection_rate.value, now);
+    own.message_rate.set_rate(shaping.max_message_rate.value, now);
+    own.data_rate.set_rate(shaping.max_data_rate.value, now);
+    connections_.set(shaping.site_connection_limit.value);
+    message_rate_.set_rate(shaping.site_max_message_rate.value, now);
+    const auto add_rate = [&](RateLimit& limit) {
+        if (limit.limited()) path.message_rates.push_back(&limit);
+    };
+    path.slots.push_back(&context_.sockets);
+    for (const ProviderShaping& each : shaping.providers) {
+        ProviderPath& provider = context_.providers.path(each, source, version, now);
+        path.slots.push_back(&provider.connections);
+        add_rate(provider.message_rate);
+    }
+    path.slots.push_back(&connections_);
+    path.slots.push_back(&own.connections);
+    add_rate(message_rate_);
+    add_rate(own.message_rate);
+    if (own.connection_rate.limited()) path.connection_rate = &own.connection_rate;
+    if (own.data_rate.limited()) path.data_rate = &own.data_rate;
 }
 
 Site& SiteTable::site(std::string_view name) {
     const SiteId id = names_.intern(name);
     std::scoped_lock lock(mutex_);
     if (sites_.size() <= id) sites_.resize(id + 1);
-    if (!sites_[id]) sites_[id] = std::make_unique<Site>(id, std::string(name), book_, sources_);
+    if (!sites_[id]) sites_[id] = std::make_unique<Site>(id, std::string(name), context_);
     return *sites_[id];
 }
 
 Site& SiteTable::at(SiteId id) {
     std::scoped_lock lock(mutex_);
     return *sites_[id];
-}
-
-ConnectionLease ConnectionLease::take(Site& site, SourceId source, uint32_t limit, SocketBudget& sockets) {
-    ConnectionLease lease;
-    if (!sockets.take()) return lease;
-    if (!site.take_connection(source, limit)) {
-        sockets.give();
-        return lease;
-    }
-    lease.site_ = &site;
-    lease.source_ = source;
-    lease.sockets_ = &sockets;
-    return lease;
 }
 
 }  // namespace postrider

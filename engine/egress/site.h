@@ -15,6 +15,7 @@
 #include "dns/resolver.h"
 #include "engine/core/ids.h"
 #include "engine/config/config.h"
+#include "engine/egress/path_limits.h"
 #include "engine/egress/shaping_book.h"
 #include "queue/name_table.h"
 
@@ -31,13 +32,21 @@ struct EgressSource {
 struct SiteView {
     uint64_t version = 0;
     std::shared_ptr<const MailRoute> route;
-    std::vector<EffectiveShaping> paths;  // by source
+    std::vector<PathView> paths;  // by source
+};
+
+// What all sites are made with.
+struct SiteContext {
+    const ShapingBook& book;
+    const std::vector<EgressSource>& sources;
+    CountLimit& sockets;
+    ProviderTable& providers;
 };
 
 class Site {
   public:
-    Site(SiteId id, std::string name, const ShapingBook& book, const std::vector<EgressSource>& sources)
-        : id_(id), name_(std::move(name)), book_(book), sources_(sources), paths_(sources.size()) {}
+    Site(SiteId id, std::string name, SiteContext context)
+        : id_(id), name_(std::move(name)), context_(context), paths_(context.sources.size()) {}
 
     SiteId id() const { return id_; }
     const std::string& name() const { return name_; }
@@ -47,14 +56,11 @@ class Site {
     void bind(std::shared_ptr<const MailRoute> route, std::string_view domain);
     std::shared_ptr<const MailRoute> route() const;
     // Moves whenever the route or anything of the shaping does. Whoever keeps a view compares it: two loads.
-    uint64_t version() const { return book_.version() + bindings_.load(std::memory_order_acquire); }
-    // The view of the version that is. Takes a lock: once for each worker and version.
-    std::shared_ptr<const SiteView> view();
+    uint64_t version() const { return context_.book.version() + bindings_.load(std::memory_order_acquire); }
+    // The view of the version that is; what changed is set in the limits. Takes a lock: once for each worker and version.
+    std::shared_ptr<const SiteView> view(MonoNs now);
 
-    // One connection slot of the path source x site; promise 3: every SYN holds one.
-    bool take_connection(SourceId source, uint32_t limit);
-    void give_connection(SourceId source);
-    uint32_t connections(SourceId source) const { return paths_[source].connections.load(std::memory_order_relaxed); }
+    uint32_t connections(SourceId source) const { return paths_[source].connections.used(); }
 
     // How many shards keep connections here: each may have its share of the limit.
     void join() { participants_.fetch_add(1, std::memory_order_relaxed); }
@@ -66,14 +72,18 @@ class Site {
     void served() { failures_.store(0, std::memory_order_relaxed); }
 
   private:
-    struct alignas(64) Path {
-        std::atomic<uint32_t> connections{0};
+    struct Path {
+        CountLimit connections;
+        RateLimit connection_rate, message_rate, data_rate;
     };
+    void set_limits(SourceId source, PathView& path, uint64_t version, MonoNs now);
+
     const SiteId id_;
     const std::string name_;
-    const ShapingBook& book_;
-    const std::vector<EgressSource>& sources_;
+    const SiteContext context_;
     std::vector<Path> paths_;
+    CountLimit connections_;   // over all sources
+    RateLimit message_rate_;
     std::atomic<uint32_t> participants_{0};
     std::atomic<uint32_t> failures_{0};
     mutable std::mutex mutex_;
@@ -86,58 +96,21 @@ class Site {
 // Sites by name. A site is kept until the process ends.
 class SiteTable {
   public:
-    SiteTable(const ShapingBook& book, const std::vector<EgressSource>& sources) : book_(book), sources_(sources) {}
+    SiteTable(const ShapingBook& book, const std::vector<EgressSource>& sources, CountLimit& sockets)
+        : providers_(sources.size()), context_{book, sources, sockets, providers_} {}
     // Thread-safe; takes a lock: once for a domain's binding.
     Site& site(std::string_view name);
     // Thread-safe.
     Site& at(SiteId id);
     size_t size() const { return names_.size(); }
+    const ProviderTable& providers() const { return providers_; }
 
   private:
-    const ShapingBook& book_;
-    const std::vector<EgressSource>& sources_;
+    ProviderTable providers_;
+    const SiteContext context_;
     NameTable names_;
     mutable std::mutex mutex_;
     std::vector<std::unique_ptr<Site>> sites_;
-};
-
-// [limits] connections: open sockets of all shards together.
-class SocketBudget {
-  public:
-    explicit SocketBudget(uint32_t limit) : limit_(limit) {}
-    bool take() {
-        if (used_.fetch_add(1, std::memory_order_relaxed) < limit_) return true;
-        used_.fetch_sub(1, std::memory_order_relaxed);
-        return false;
-    }
-    void give() { used_.fetch_sub(1, std::memory_order_relaxed); }
-    uint32_t used() const { return used_.load(std::memory_order_relaxed); }
-
-  private:
-    const uint32_t limit_;
-    std::atomic<uint32_t> used_{0};
-};
-
-// A connection's right to exist; it ends with the lease.
-class ConnectionLease {
-  public:
-    ConnectionLease() = default;
-    // Empty when the path or the engine has no slot.
-    static ConnectionLease take(Site& site, SourceId source, uint32_t limit, SocketBudget& sockets);
-    ConnectionLease(ConnectionLease&& other) noexcept
-        : site_(std::exchange(other.site_, nullptr)), source_(other.source_), sockets_(other.sockets_) {}
-    ConnectionLease& operator=(ConnectionLease&&) = delete;
-    ~ConnectionLease() {
-        if (!site_) return;
-        site_->give_connection(source_);
-        sockets_->give();
-    }
-    explicit operator bool() const { return site_ != nullptr; }
-
-  private:
-    Site* site_ = nullptr;
-    SourceId source_ = 0;
-    SocketBudget* sockets_ = nullptr;
 };
 
 }  // namespace postrider

@@ -14,6 +14,20 @@ constexpr DurationMs kLocalFaultMs = 1'000;  // no descriptors, no memory, no po
 constexpr DurationMs kNoTlsMs = 600'000;  // after a failed handshake, where TLS is not demanded
 constexpr DurationMs kIdleBesideOpeningMs = 1'000;
 
+constexpr DurationMs kLookAgainMs = 100;
+
+// Counts SYNs against max_connection_rate; the slots of the counts are the leases'.
+class SlotsOfRate final : public DialSlots {
+  public:
+    SlotsOfRate(const Reactor& reactor, RateLimit* rate) : reactor_(reactor), rate_(rate) {}
+    bool take(const SocketAddress&, bool) override { return !rate_ || rate_->take(reactor_.now_ns()); }
+    void give_back() override {}
+
+  private:
+    const Reactor& reactor_;
+    RateLimit* rate_;
+};
+
 TlsUse tls_use(TlsPolicy policy) {
     switch (policy) {
         case TlsPolicy::Disabled: return TlsUse::off;
@@ -131,6 +145,19 @@ Task<SiteWorker::Turn> SiteWorker::wait_turn(PooledConnection& pooled, const Can
     }
 }
 
+// Every SYN takes an event of max_connection_rate: false when there was none for as long as a connection may take.
+Task<bool> SiteWorker::may_dial(PooledConnection& pooled) {
+    const int64_t until_ms = context_.reactor.now_ms() + pooled.shaping().connect_timeout.value;
+    for (;;) {
+        const RateLimit* rate = view().paths[pooled.source].connection_rate;
+        const MonoNs at = rate ? rate->ready_at(context_.reactor.now_ns()) : 0;
+        if (at == 0) co_return true;
+        if (draining_ || rotation_.empty() || at / kNsPerMs >= until_ms) co_return false;
+        const DurationMs wait_ms = (at - context_.reactor.now_ns() + kNsPerMs - 1) / kNsPerMs;
+        co_await Sleep(context_.reactor, std::min(wait_ms, kLookAgainMs));
+    }
+}
+
 // Dials and opens a session with one after the other. On failure everything is told and closed.
 Task<bool> SiteWorker::dial_candidates(PooledConnection& pooled, const std::vector<Candidate>& list) {
     auto& best = context_.addresses.at(list.front().address, pooled.source);
@@ -140,7 +167,10 @@ Task<bool> SiteWorker::dial_candidates(PooledConnection& pooled, const std::vect
     while (at < list.size() && !draining_) {
         std::vector<SocketAddress> addresses;
         for (size_t i = at; i < list.size(); ++i) addresses.push_back(list[i].address);
+        if (!co_await may_dial(pooled)) co_return false;
+        SlotsOfRate slots(context_.reactor, view().paths[pooled.source].connection_rate);
         DialOptions options;
+        options.slots = &slots;
         options.source = context_.sources[pooled.source].address;
         options.timeout_ms = pooled.shaping().connect_timeout.value;
         auto dialled = co_await dial(context_.reactor, context_.buffers, std::move(addresses), options);
@@ -149,6 +179,10 @@ Task<bool> SiteWorker::dial_candidates(PooledConnection& pooled, const std::vect
                 context_.health.connected(attempt.address);
             else if (attempt.result != -ECANCELED && attempt.result != -EAGAIN)
                 context_.health.connect_failed(attempt.address, -attempt.result, context_.reactor.now_ms());
+        }
+        if (dialled.error() == -EAGAIN) {  // another shard has taken the event of the rate
+            at += static_cast<size_t>(std::ranges::count_if(dialled.attempts, [](const DialAttempt& attempt) { return attempt.result != -EAGAIN; }));
+            continue;
         }
         last = &list[std::min(at + dialled.attempts.size(), list.size()) - 1];
         if (!dialled.connection) {
@@ -163,6 +197,7 @@ Task<bool> SiteWorker::dial_candidates(PooledConnection& pooled, const std::vect
         if (refusal && tls && may_do_without && is_tls_failure(*refusal)) {
             // FAULTS 62: once more, in clear; and the next ones in clear at once, for a while.
             tls_failed_until_ms_[last->host] = context_.reactor.now_ms() + kNoTlsMs;
+            if (!co_await may_dial(pooled)) co_return false;
             auto second = co_await dial(context_.reactor, context_.buffers, {last->address}, options);
             if (second.connection) refusal = co_await open_session(pooled, std::move(second.connection), *last, false);
         }
@@ -291,7 +326,7 @@ void SiteWorker::park_site(PooledConnection& pooled, const SessionFailure& failu
     parked_until_ms_ = context_.reactor.now_ms() + wait_s * 1000;
     parked_why_ = failure.outcome.text;
     if (last) pooled.remember_place(*last);
-    if (QueuedMessage* probe = pull(pooled.source)) {
+    if (QueuedMessage* probe = next_message(view().paths[pooled.source], 0)) {
         Outcome outcome = failure.outcome;
         if (outcome.kind == OutcomeKind::bounced && outcome.phase != Phase::connect) outcome.kind = OutcomeKind::transient;
         probe->transaction.settle_unbegun(outcome);

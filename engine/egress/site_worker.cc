@@ -26,11 +26,12 @@ SiteWorker::SiteWorker(EgressContext& context, Site& site, bool home)
 SiteWorker::~SiteWorker() {
     POSTRIDER_CHECK(connections_.empty(), "a site worker outlives its connections");
     while (!rotation_.empty()) leave_rotation(rotation_.size() - 1, true);
+    stop_waiting_for_limits();
     site_.part();
 }
 
 const SiteView& SiteWorker::view() {
-    if (!view_ || view_->version != site_.version()) view_ = site_.view();
+    if (!view_ || view_->version != site_.version()) view_ = site_.view(context_.reactor.now_ns());
     return *view_;
 }
 
@@ -82,8 +83,24 @@ bool SiteWorker::worthwhile(uint64_t mail) const {
            static_cast<double>(mail) * service_ms_ > kWorthwhileMs * static_cast<double>(connections_.size());
 }
 
-// The next message of the domain whose turn it is; null when nothing waits.
+// The next message of the domain whose turn it is; null when nothing waits, or the limits of the path grant none now.
 QueuedMessage* SiteWorker::pull(SourceId source, uint32_t rcpt_max) {
+    const PathView& path = view().paths[source];
+    if (!path.paced()) return next_message(path, rcpt_max);
+    const uint64_t octets = octets_expected_;
+    if (!path.acquire(context_.reactor.now_ns(), octets)) return nullptr;
+    QueuedMessage* message = next_message(path, rcpt_max);
+    if (!message) {
+        path.give_back(octets);
+        return nullptr;
+    }
+    octets_expected_ = message->content.wire_size;
+    path.correct(octets, octets_expected_);
+    granted_ = true;
+    return message;
+}
+
+QueuedMessage* SiteWorker::next_message(const PathView& path, uint32_t rcpt_max) {
     if (context_.holds && context_.owner.suspended(site_)) return nullptr;
     size_t held = 0;
     if (const uint64_t now = context_.shaping.binding_version(); now != binding_version_) {
@@ -118,7 +135,7 @@ QueuedMessage* SiteWorker::pull(SourceId source, uint32_t rcpt_max) {
         }
         ++turn_;
         auto message = spare();
-        if (fill(*message, id, window, source, rcpt_max)) return message.release();
+        if (fill(*message, id, window, path, rcpt_max)) return message.release();
         spares_.push_back(std::move(message));
     }
     return nullptr;
@@ -132,7 +149,7 @@ std::unique_ptr<QueuedMessage> SiteWorker::spare() {
 }
 
 // Loads the message and gathers its recipients of this domain. False: nothing is left of it to send.
-bool SiteWorker::fill(QueuedMessage& message, RecordId first, ReadyWindow& window, SourceId source,
+bool SiteWorker::fill(QueuedMessage& message, RecordId first, ReadyWindow& window, const PathView& path,
                       uint32_t rcpt_max) {
     const Record record = context_.arena[first];  // a copy: it may be settled, and used again, before we are done
     Transaction& transaction = message.transaction;
@@ -159,14 +176,15 @@ bool SiteWorker::fill(QueuedMessage& message, RecordId first, ReadyWindow& windo
                             {.wire_size = loaded.content.wire_size, .eight_bit = loaded.content.eight_bit,
                              .smtputf8 = loaded.envelope.smtputf8, .ret = loaded.envelope.ret,
                              .envid = loaded.envelope.envid});
-    const uint32_t batch = shaping(source).max_recipients_per_batch.value;
+    const uint32_t batch = path.shaping.max_recipients_per_batch.value;
     const uint32_t most = rcpt_max ? std::min(batch, rcpt_max) : batch;
     const uint32_t tag = ReadyWindow::message_tag(record);
     add_recipient(message, first);
     bool refilled = false;  // once without a find: what is first in the window then is another message
-    while (transaction.size() < most) {
+    while (transaction.size() < most && path.acquire_recipient(context_.reactor.now_ns())) {
         const RecordId id = window.pull_same(tag);
         if (!id) {
+            path.give_back_recipient();
             // The rest of a long list may still be on its way into the window.
             if (refilled || loaded.recipients <= ReadyWindow::kCells || !window.wants_refill()) break;
             context_.owner.refill(window.domain());
@@ -175,6 +193,7 @@ bool SiteWorker::fill(QueuedMessage& message, RecordId first, ReadyWindow& windo
         }
         refilled = false;
         if (!context_.arena[id].same_message(record)) {  // tags are hashes
+            path.give_back_recipient();
             context_.owner.put_back(id);
             break;
         }
@@ -230,11 +249,15 @@ void SiteWorker::give_back(QueuedMessage& message) {
 
 // ---- connections
 
+// A shard's share of the connections; rounded up, as the leases count for all shards together anyway.
 uint32_t SiteWorker::allowed_at_most() {
-    uint32_t limit = 0;
+    uint64_t limit = 0;
     for (SourceId source = first_source(); source < context_.sources.size(); ++source)
-        limit += shaping(source).connection_limit.value;
-    return std::max(1u, limit / site_.participants());
+        limit += view().paths[source].most_connections();
+    if (const auto& over_all = shaping(first_source()).site_connection_limit.value)
+        limit = std::min<uint64_t>(limit, *over_all);
+    const uint64_t share = (limit + site_.participants() - 1) / site_.participants();
+    return static_cast<uint32_t>(std::clamp<uint64_t>(share, 1, UINT32_MAX));
 }
 
 // The kernel's choice, number 0, sends only where no source is configured.
@@ -246,37 +269,119 @@ void SiteWorker::pump() {
     const int64_t now_ms = context_.reactor.now_ms();
     if (rotation_.empty() || draining_ || parked_until_ms_ > now_ms || no_loading_before_ms_ > now_ms) return;
     if (context_.holds && context_.owner.suspended(site_)) return;
-    uint64_t mail = waiting();
-    while (mail > 0 && !idle_.empty()) {
-        PooledConnection* pooled = idle_.back();
-        pooled->stop_resting();
-        pooled->wake.notify();
-        --mail;
-    }
+    const uint64_t mail = wake_resting(waiting());
+    if (mail == 0) return;
     const bool busy = context_.reactor.busy() >= kBusy;
-    if (home_ && busy && mail > 0 && now_ms - invited_ms_ >= kInviteEveryMs) {
+    if (home_ && busy && now_ms - invited_ms_ >= kInviteEveryMs) {
         invited_ms_ = now_ms;
         for (auto& attachment : rotation_)
             context_.owner.invite(site_, *attachment.window, attachment.expires_ms);
     }
-    if (now_ms < no_opening_before_ms_) return;
+    if (now_ms >= no_opening_before_ms_) open_more(mail);
+    wait_for_limits();
+}
+
+// Connections at rest go on, as many as there is mail that their paths may send now. Answers how much mail is left.
+uint64_t SiteWorker::wake_resting(uint64_t mail) {
+    const SiteView& now = view();
+    grants_.clear();
+    for (const PathView& path : now.paths)
+        grants_.push_back(path.paced() ? path.available(context_.reactor.now_ns()) : UINT64_MAX);
+    for (size_t i = idle_.size(); i-- > 0 && mail > 0;) {
+        PooledConnection* pooled = idle_[i];
+        uint64_t& grants = grants_[pooled->source];
+        if (grants == 0) continue;
+        --grants;
+        --mail;
+        pooled->stop_resting();
+        pooled->wake.notify();
+    }
+    return mail;
+}
+
+// Further connections, for what the limits let through while they would be of use.
+void SiteWorker::open_more(uint64_t mail) {
+    uint64_t let_through = 0;
+    for (SourceId source = first_source(); source < context_.sources.size() && let_through < mail; ++source) {
+        const PathView& path = view().paths[source];
+        const uint64_t more = path.paced() ? path.available_within(context_.reactor.now_ns(), static_cast<DurationMs>(kWorthwhileMs)) : mail;
+        let_through += std::min(mail, more);
+    }
+    mail = std::min(mail, let_through);
     const auto most = std::min(window_, allowed_at_most());
-    while (mail > connecting_ && connections_.size() < most &&
-           (connections_.empty() || worthwhile(mail))) {
-        const size_t sources = context_.sources.size() - first_source();
-        ConnectionLease lease;
-        SourceId source = 0;
-        for (size_t tried = 0; tried < sources && !lease; ++tried) {
-            source = static_cast<SourceId>(first_source() + next_source_++ % sources);
-            auto got = ConnectionLease::take(site_, source, shaping(source).connection_limit.value, context_.sockets);
-            if (got) {
-                connections_.push_back(std::make_unique<PooledConnection>(*this, std::move(got), source));
-                break;
-            }
-            if (tried + 1 == sources) return;
+    while (mail > connecting_ && connections_.size() < most && (connections_.empty() || worthwhile(mail))) {
+        bool opens = false;
+        for (size_t tried = first_source(); tried < context_.sources.size() && !opens; ++tried) opens = open_one(next_to_open());
+        if (!opens) return;
+    }
+}
+
+// False: a limit of the path does not let one more be opened now.
+bool SiteWorker::open_one(SourceId source) {
+    const PathView& path = view().paths[source];
+    if (grants_[source] == 0) return false;
+    if (path.connection_rate && path.connection_rate->available(context_.reactor.now_ns()) <= connecting_) return false;
+    auto lease = ConnectionLease::take(path);
+    if (!lease) return false;
+    connections_.push_back(std::make_unique<PooledConnection>(*this, std::move(lease), source));
+    ++connecting_;
+    spawn(context_.gate, run(*connections_.back()));
+    return true;
+}
+
+// In turn.
+SourceId SiteWorker::next_to_open() {
+    const size_t sources = context_.sources.size() - first_source();
+    return static_cast<SourceId>(first_source() + next_source_++ % sources);
+}
+
+// Mail waits that the limits do not let go yet: until the first path grants again.
+void SiteWorker::wait_for_limits() {
+    RateLimit* binding = nullptr;
+    MonoNs at = INT64_MAX;
+    const MonoNs now_ns = context_.reactor.now_ns();
+    for (SourceId source = first_source(); source < context_.sources.size(); ++source) {
+        const PathView& path = view().paths[source];
+        auto [limit, granted_at] = path.binding(now_ns);
+        if (!limit && path.connection_rate && connections_.empty()) {
+            limit = path.connection_rate;
+            granted_at = limit->ready_at(now_ns);
         }
-        ++connecting_;
-        spawn(context_.gate, run(*connections_.back()));
+        if (!limit || granted_at == 0 || granted_at >= at) continue;
+        binding = limit;
+        at = granted_at;
+    }
+    if (!binding) return;
+    if (waits_for_ != binding) {
+        stop_waiting_for_limits();
+        waits_for_ = binding;
+        binding->waiting.fetch_add(1, std::memory_order_relaxed);
+    }
+    int64_t wake_ms = (at + kNsPerMs - 1) / kNsPerMs;
+    // Of several that wait, who was served last lets the others go first.
+    if (granted_ && binding->waiting.load(std::memory_order_relaxed) > 1) ++wake_ms;
+    context_.reactor.arm(limit_timer_, wake_ms);
+}
+
+void SiteWorker::stop_waiting_for_limits() {
+    limit_timer_.unlink();
+    if (RateLimit* limit = std::exchange(waits_for_, nullptr)) limit->waiting.fetch_sub(1, std::memory_order_relaxed);
+}
+
+void SiteWorker::limits_grant() {
+    stop_waiting_for_limits();
+    granted_ = false;
+    pump();
+}
+
+// A limit was lowered: what rests above it closes at once; what is busy ends after its transaction (PooledConnection::next).
+void SiteWorker::shed() {
+    for (size_t i = idle_.size(); i-- > 0;) {
+        PooledConnection* pooled = idle_[i];
+        if (!pooled->lease.over()) continue;
+        pooled->retiring = true;
+        pooled->stop_resting();
+        pooled->wake.notify();
     }
 }
 
@@ -286,11 +391,16 @@ void SiteWorker::tick() {
     const int64_t now_ms = context_.reactor.now_ms();
     for (size_t i = connections_.empty() ? rotation_.size() : 0; i-- > 0;)
         if (rotation_[i].window->empty() || (!home_ && rotation_[i].expires_ms <= now_ms)) leave_rotation(i, !home_);
+    if (!connections_.empty()) {
+        (void)view();  // a change reaches the limits also while there is no mail
+        shed();
+    }
     pump();
 }
 
 void SiteWorker::drain() {
     draining_ = true;
+    stop_waiting_for_limits();
     for (auto& pooled : connections_)
         if (pooled->waits_at) {
             pooled->stop_waiting();

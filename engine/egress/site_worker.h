@@ -7,6 +7,10 @@
 // to spare; a failed connection halves it; never above the shard's share of the path's limit. An idle connection waits idle_timeout for more and is
 // retired when the peer speaks or closes.
 //
+// Limits (path_limits.h): a message takes its events before it is pulled, so nothing is pulled that may not go. When they are
+// used up, connections rest, and the worker sleeps on the timer wheel until the limit that binds grants again; connections
+// are opened only for what the limits let through while they would be of use.
+//
 // A site none of whose hosts can be reached is parked: one recipient tells it in the log (the probe), the others keep
 // their attempts; after a wait by the retry schedule the next probe goes out (FAULTS 89).
 #pragma once
@@ -63,6 +67,7 @@ class SiteWorker {
     Task<Turn> wait_turn(PooledConnection& pooled, const Candidate& best);
     bool take_over(PooledConnection& pooled, const Candidate& candidate);
     bool tls_failed_lately(const std::string& host);
+    Task<bool> may_dial(PooledConnection& pooled);
     Task<bool> dial_candidates(PooledConnection& pooled, const std::vector<Candidate>& candidates);
     Task<void> serve(PooledConnection& pooled);
     void could_not_open(PooledConnection& pooled, const SessionFailure& failure, const Candidate* last);
@@ -71,15 +76,23 @@ class SiteWorker {
 
     // What holds now: the view is looked at again when its version has moved.
     const SiteView& view();
-    const EffectiveShaping& shaping(SourceId source) { return view().paths[source]; }
+    const EffectiveShaping& shaping(SourceId source) { return view().paths[source].shaping; }
     uint32_t allowed_at_most();
     SourceId first_source() const;
     uint64_t waiting() const;
+    uint64_t wake_resting(uint64_t mail);
+    void open_more(uint64_t mail);
+    bool open_one(SourceId source);
+    SourceId next_to_open();
+    void wait_for_limits();
+    void stop_waiting_for_limits();
+    void shed();
     bool worthwhile(uint64_t mail) const;
     void served_in(double took_ms);
     // For a connection of `source`. `rcpt_max`: the most recipients that the host takes at once, 0 when it does not say.
     QueuedMessage* pull(SourceId source, uint32_t rcpt_max = 0);
-    bool fill(QueuedMessage& message, RecordId first, ReadyWindow& window, SourceId source, uint32_t rcpt_max);
+    QueuedMessage* next_message(const PathView& path, uint32_t rcpt_max);
+    bool fill(QueuedMessage& message, RecordId first, ReadyWindow& window, const PathView& path, uint32_t rcpt_max);
     void add_recipient(QueuedMessage& message, RecordId id);
     void give_back(QueuedMessage& message);
     void settle_all(QueuedMessage& message, const AttemptPlace& place);
@@ -108,6 +121,18 @@ class SiteWorker {
     std::string parked_why_;
     int64_t invited_ms_ = 0;
     uint32_t next_source_ = 0;
+    // Limits: this worker sleeps until the one that binds grants again.
+    struct LimitTimer final : Timer {
+        explicit LimitTimer(SiteWorker& w) : worker(w) {}
+        void on_timer() override { worker.limits_grant(); }
+        SiteWorker& worker;
+    };
+    void limits_grant();
+    LimitTimer limit_timer_{*this};
+    RateLimit* waits_for_ = nullptr;
+    bool granted_ = false;           // a message since it last slept
+    uint64_t octets_expected_ = 4096;  // of the next message: what the last one had
+    std::vector<uint64_t> grants_;   // by source, while pumping
     std::unordered_map<std::string, int64_t> tls_failed_until_ms_;  // by host: at most the hosts of this site
     Dialogue most_ = Dialogue::message;  // less once a host of the site was out of step
     bool draining_ = false;

@@ -72,8 +72,13 @@ void Worker::run() {
                 tally_.flush_log();
                 return;
             }
-            if (watched->listener) accept_from(watched->fd);
-            else on_event(static_cast<Connection&>(*watched), events[i].events);
+            if (!watched->listener) on_event(static_cast<Connection&>(*watched), events[i].events);
+        }
+        // Who has ended before a new one came is counted out before it is counted in: the client freed its slot first.
+        for (int i = 0; i < n; ++i) {
+            auto* watched = static_cast<Watched*>(events[i].data.ptr);
+            if (std::ranges::any_of(listeners_, [&](const Watched& each) { return &each == watched; }))
+                accept_from(watched->fd);
         }
         if (!delayed_.empty()) run_delayed();
         if (!timed_.empty()) run_timed();
@@ -257,23 +262,31 @@ bool Worker::flushed(Connection& connection) {
     }
     connection.fin_sent = true;
     connection.machine.lost(mono_us());
+    // As a server that closes its socket would: from here on the client may count the connection as gone.
+    session_ended(connection, "closed");
     if (connection.input_ended || shutdown(connection.fd, SHUT_WR) != 0)
         return destroy(connection, "closed");
     set_due(connection, mono_us() + kLingerUs);
     return true;
 }
 
+// The session is over for both sides: it is no longer open for limits, counters and log.
+void Worker::session_ended(Connection& connection, std::string_view why) {
+    if (std::exchange(connection.ended, true)) return;
+    tally_.connection_event("close", connection.machine, why);
+    context_.ledger.connection_closed();
+    if (context_.open_by_address != nullptr)
+        context_.open_by_address->closed(std::string(connection.machine.local()));
+}
+
 bool Worker::destroy(Connection& connection, std::string_view why) {
     connection.machine.lost(mono_us());
     count(connection.machine);
-    tally_.connection_event("close", connection.machine, why);
+    session_ended(connection, why);
     for (Delayed& delayed : delayed_)
         if (delayed.connection == &connection) delayed.connection = nullptr;
     std::erase(timed_, &connection);
     ::close(connection.fd);
-    context_.ledger.connection_closed();
-    if (context_.open_by_address != nullptr)
-        context_.open_by_address->closed(std::string(connection.machine.local()));
     const size_t index = connection.index;
     if (index + 1 < connections_.size()) {
         std::swap(connections_[index], connections_.back());

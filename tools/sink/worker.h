@@ -65,6 +65,7 @@ class Worker {
         size_t index = 0;     // in connections_
         uint32_t events = 0;  // asked of epoll
         uint32_t open_here = 0;  // connections on the local address when this one came
+        bool ended = false;      // the session is over: our end of stream is sent, or the connection is gone
         bool closing = false, fin_sent = false, hung = false, reset = false, input_ended = false;
         int64_t due_us = 0;   // next octet of a slow reply, or the end of waiting for a FIN; 0: none
         int64_t heard_us = 0;
@@ -88,6 +89,7 @@ class Worker {
     bool flush(Connection& connection);
     bool flushed(Connection& connection);
     bool destroy(Connection& connection, std::string_view why);
+    void session_ended(Connection& connection, std::string_view why);
 
     void watch(Connection& connection, uint32_t events);
     void count(SmtpMachine& machine);

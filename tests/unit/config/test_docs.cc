@@ -57,6 +57,13 @@ TEST_F(DocsTest, TheShapingExampleLoads) {
                 IsEmpty());
 }
 
+TEST_F(DocsTest, TheInstalledShapingFileLoadsWithoutAWarning) {
+    const auto loaded = shape({page("docs/examples/shaping.toml")});
+    EXPECT_THAT(told(loaded.problems), IsEmpty());
+    const std::vector<std::string> hosts = {"mta5.am0.yahoodns.net", "mta6.am0.yahoodns.net"};
+    EXPECT_EQ(loaded.rules.effective("yahoo.com", "", hosts, "").max_deliveries_per_connection.value, 20u);
+}
+
 TEST_F(DocsTest, TheConfigurationOfTheReadmeLoads) {
     write("shaping.toml", "");
     EXPECT_THAT(told(load(example(page("README.md"), "postrider.toml")).problems), IsEmpty());

@@ -45,6 +45,8 @@ Sample sample(const ShapingKey& key) {
             return {"\"RequiredInsecure\"", "RequiredInsecure"};
         case KeyKind::pipelining:
             return {"\"group\"", "group"};
+        case KeyKind::rate_counts:
+            return {"\"recipients\"", "recipients"};
         case KeyKind::opaque:
             return {"\"x\"", ""};
     }
@@ -96,6 +98,7 @@ TEST_F(ShapingTest, Defaults) {
         lines, ElementsAre("connection_limit = 32", "max_connection_rate = no limit",
                            "max_message_rate = no limit", "max_data_rate = no limit",
                            "site_connection_limit = no limit", "site_max_message_rate = no limit",
+                            "message_rate_counts = messages",
                            "max_deliveries_per_connection = 1024", "max_recipients_per_batch = 100",
                            "enable_tls = Opportunistic", "pipelining = message",
                            "pipeline_depth = 1", "connect_timeout = 30s", "banner_timeout = 5m",

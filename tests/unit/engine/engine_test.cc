@@ -24,8 +24,7 @@ TEST_P(EngineShards, EveryMessageOnceWithinTheLimits) {
     SinkOptions options = plain_sink();
     options.sites = 3;
     options.spread = true;
-    // The sink counts a connection until it has seen our FIN, and may meet the SYN behind it first: one more.
-    options.connections_per_mx = kConnections + 1;
+    options.connections_per_mx = kConnections;
     options.observer = [&](const SinkTransaction& transaction) { ++deliveries[transaction.connection]; };
     start_sink(options);
     submit_many(kMessages, many_domains);
