@@ -4,7 +4,9 @@
 #include <sched.h>
 #include <sys/resource.h>
 
+#include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <future>
 #include <latch>
 #include <unordered_set>
@@ -80,6 +82,48 @@ Result<void> forget_gone(const SpoolDirectory& spool, RecoveredState& recovered)
     for (const FileId id : gone) recovered.forget(id);
     return {};
 }
+
+// All shards stand still between their turns until each has counted. One that does not come within kPatience, because its
+// turn is long or it has ended, frees the others, and the count is void.
+class Census {
+  public:
+    static constexpr auto kPatience = std::chrono::milliseconds(5);
+
+    explicit Census(size_t shards) : shards_(shards) {}
+
+    void attend(const Shard& shard) {
+        const auto until = std::chrono::steady_clock::now() + kPatience;
+        size_t here = arrived_.fetch_add(1, std::memory_order_acq_rel) + 1;
+        while (here < shards_) {
+            std::this_thread::yield();
+            here = arrived_.load(std::memory_order_acquire);
+            if (here < shards_ && std::chrono::steady_clock::now() > until)
+                if (arrived_.compare_exchange_strong(here, here | kVoid)) return;
+        }
+        if (here & kVoid) return;
+        const LedgerCount count = shard.ledger_count();
+        {
+            std::scoped_lock lock(mutex_);
+            sum_.accepted += count.accepted;
+            sum_.finals += count.finals;
+            sum_.backlog += count.backlog;
+            sum_.sessions += count.sessions;
+            sum_.posted += count.posted;
+            sum_.received += count.received;
+        }
+        counted_.fetch_add(1, std::memory_order_acq_rel);
+        while (counted_.load(std::memory_order_acquire) < shards_) std::this_thread::yield();
+    }
+    bool complete() const { return counted_.load(std::memory_order_acquire) == shards_; }
+    const LedgerCount& sum() const { return sum_; }
+
+  private:
+    static constexpr size_t kVoid = size_t{1} << 62;
+    const size_t shards_;
+    std::atomic<size_t> arrived_{0}, counted_{0};
+    std::mutex mutex_;
+    LedgerCount sum_;
+};
 
 // Shards with connections in flight when the shutdown timeout passed, and what they refer to: the kernel may still write into
 // them, so they last as long as the process, which is about to end.
@@ -219,6 +263,42 @@ void Engine::on_each_shard(const std::function<void(Shard&)>& call) {
     }
     // A shard that ends meanwhile drops the call, and with it the promise: that ends the wait too.
     for (auto& future : done) future.wait();
+}
+
+void Engine::check_ledger() {
+    size_t alive;
+    {
+        std::scoped_lock lock(shards_mutex_);
+        alive = shards_.size();
+    }
+    if (alive != shared_->shards || shared_->drained.load() > 0) return;
+    Census census(alive);
+    on_each_shard([&](Shard& shard) { census.attend(shard); });
+    if (!census.complete()) return;
+    const LedgerCount& sum = census.sum();
+    std::scoped_lock lock(ledger_mutex_);
+    const int64_t before = ledger_.checks > 0 ? ledger_.missing() : 0;
+    ++ledger_.checks;
+    ledger_.accepted = sum.accepted;
+    ledger_.finals = sum.finals;
+    ledger_.counted = sum.backlog + sum.sessions + sum.posted - sum.received;
+    const int64_t missing = ledger_.missing();
+    if (missing == 0) return;
+    ++ledger_.breaches;
+    if (missing == before) return;  // told already
+    std::fprintf(stderr, "postrider: LEDGER BREACH: %llu recipients accepted, %llu final, %llu pending by count (%llu in the "
+                 "backlog and its windows, %llu in sessions, %llu between shards): %lld are %s. This is a defect of the engine; "
+                 "the spool and the journal hold them all: stop it and start it again\n",
+                 static_cast<unsigned long long>(sum.accepted), static_cast<unsigned long long>(sum.finals),
+                 static_cast<unsigned long long>(ledger_.counted), static_cast<unsigned long long>(sum.backlog),
+                 static_cast<unsigned long long>(sum.sessions), static_cast<unsigned long long>(sum.posted - sum.received),
+                 static_cast<long long>(std::abs(missing)), missing > 0 ? "missing" : "counted twice");
+    std::fflush(stderr);
+}
+
+Ledger Engine::ledger() const {
+    std::scoped_lock lock(ledger_mutex_);
+    return ledger_;
 }
 
 Totals Engine::totals() const {

@@ -25,6 +25,15 @@ struct Totals {
     uint64_t pending() const { return accepted - finals(); }
 };
 
+// Promise 1 as a sum: accepted = final + pending, pending counted where the recipients lie (backlog, windows, sessions, mail
+// between shards), with every shard standing still for the moment of the count.
+struct Ledger {
+    uint64_t checks = 0;       // that came to an end: shards that are busy for long are asked again later
+    uint64_t breaches = 0;     // of them, how many did not agree
+    uint64_t accepted = 0, finals = 0, counted = 0;  // of the last one
+    int64_t missing() const { return static_cast<int64_t>(accepted - finals) - static_cast<int64_t>(counted); }
+};
+
 class Engine {
   public:
     // Takes the spool, reads the journals, starts the shards. Exit codes of the error: 3 when another engine holds the
@@ -38,6 +47,9 @@ class Engine {
     size_t shards() const { return shared_->shards; }
     Totals totals() const;
     const RecoveryReport& recovery() const { return report_; }
+    // Counts, and tells on stderr when the sum does not agree. From a thread that is no shard's.
+    void check_ledger();
+    Ledger ledger() const;
 
     void stop();          // drain, at most shutdown_timeout
     void stop_at_once();  // a second SIGTERM
@@ -63,6 +75,8 @@ class Engine {
     std::vector<std::thread> threads_;
     std::atomic<size_t> running_{0};
     std::atomic<bool> clean_{true};
+    mutable std::mutex ledger_mutex_;
+    Ledger ledger_;
 };
 
 }  // namespace postrider

@@ -19,6 +19,7 @@ namespace postrider {
 namespace {
 
 constexpr int64_t kLookEveryNs = 20 * kNsPerMs;
+constexpr int64_t kLedgerEveryNs = kNsPerSecond;
 
 struct RunOptions {
     std::string config;
@@ -46,6 +47,7 @@ int watch(Engine& engine, const RunOptions& options, const sigset_t& signals) {
     Totals before{};
     bool empty_before = false;
     int terms = 0;
+    MonoNs ledger_due_ns = read_mono_clock() + kLedgerEveryNs;
     const timespec patience{0, kLookEveryNs};
     while (engine.running()) {
         const int signal = sigtimedwait(&signals, nullptr, &patience);
@@ -58,7 +60,14 @@ int watch(Engine& engine, const RunOptions& options, const sigset_t& signals) {
         }
         engine.control().tick();
         const Totals totals = engine.totals();
-        if (!options.quiet) progress.show(totals, read_mono_clock());
+        const MonoNs now_ns = read_mono_clock();
+        if (!options.quiet) progress.show(totals, now_ns);
+        if (now_ns >= ledger_due_ns && !terms) {
+            engine.check_ledger();
+            // With very many domains the count takes its time: at most a hundredth of it.
+            const MonoNs end_ns = read_mono_clock();
+            ledger_due_ns = end_ns + std::max(kLedgerEveryNs, 100 * (end_ns - now_ns));
+        }
         if (!options.until_empty || terms) continue;
         // Twice in a row, with nothing moved between: the sums are a moment's view of several shards.
         const bool empty = nothing_to_do(totals, options);
@@ -74,6 +83,11 @@ int watch(Engine& engine, const RunOptions& options, const sigset_t& signals) {
     if (!options.quiet) progress.end(totals, read_mono_clock());
     if (!clean)
         std::fprintf(stderr, "postrider: the shutdown timeout has passed; unanswered messages are tried again later\n");
+    if (engine.shared().unrecorded.load()) {
+        std::fprintf(stderr, "postrider: there was no space to record the last results: their recipients are sent to again, "
+                     "with possible_duplicate\n");
+        return kExitJournal;
+    }
     if (engine.recovery().damaged_stretches > 0) return kExitJournal;
     return options.until_empty && totals.pending() > 0 ? kExitMailWaits : 0;
 }

@@ -13,6 +13,7 @@ namespace {
 
 constexpr DurationMs kCountEveryMs = 10;
 constexpr DurationMs kLongestWaitMs = 100;
+constexpr DurationMs kLookForSpaceEveryMs = 500;
 // A connection with TLS, its session and its buffers: what the memory budget keeps free for each.
 constexpr uint64_t kConnectionBytes = 64 * 1024;
 
@@ -64,14 +65,16 @@ Result<void> Shard::build() {
     if (!delivery_log) return std::unexpected(delivery_log.error());
     log_ = std::move(*delivery_log);
     Journal::Options options;
+    options.removed_from = [this](std::vector<int>& folders) { shared_.spool->active_folders(folders); };
     auto journal = Journal::open(shared_.spool->journal(), reactor_->shard(),
                                  shared_.recovered->next_sequence(), std::move(options));
     if (!journal) return std::unexpected(journal.error());
     journal_ = std::move(*journal);
+    aside_ = std::make_unique<SetAside>(shared_.spool->bad());
     if (reactor_->shard() == 0)
         for (auto& segment : shared_.old_segments) journal_->adopt(std::move(segment));
     commit_ = std::make_unique<GroupCommit>(*reactor_, GroupCommit::Options{.commit_ms = config.journal.commit_ms},
-                                            std::vector<CommitParticipant*>{log_.get(), journal_.get()});
+                                            std::vector<CommitParticipant*>{aside_.get(), log_.get(), journal_.get()});
     commit_->on_durable([this](std::span<const Release> releases) { on_durable(releases); });
     commit_->on_failure([this](const Error& error) {
         // Nothing more may be sent, not even what this turn has prepared: the process ends here (exit 4).
@@ -80,6 +83,7 @@ Result<void> Shard::build() {
         shared_.failed = true;
         std::_Exit(4);
     });
+    commit_->on_hold([this](const Error&, bool) { look_for_space(); });
     backlog_ = std::make_unique<Backlog>(*reactor_, shared_.arena, shared_.files, shared_.schedule, *this);
     context_ = std::make_unique<EgressContext>(
         EgressContext{*reactor_, *resolver_, health_, buffers_, *shared_.tls, shared_.verified_tls.get(), reader_, shared_.arena,
@@ -97,9 +101,13 @@ Result<void> Shard::build() {
 
 void Shard::register_mail() {
     reactor_->on_mail(kAccept, [this](const Mail& mail) {
+        received_ += mail.c;
         backlog_->accept({mail.a, static_cast<RecordId>(mail.b), static_cast<uint32_t>(mail.c)});
     });
-    reactor_->on_mail(kPutBack, [this](const Mail& mail) { backlog_->put_back(mail.a); });
+    reactor_->on_mail(kPutBack, [this](const Mail& mail) {
+        ++received_;
+        backlog_->put_back(mail.a);
+    });
     reactor_->on_mail(kRefill, [this](const Mail& mail) { backlog_->refill(mail.a); });
     reactor_->on_mail(kPark, [this](const Mail& mail) {
         std::unique_ptr<std::string> why(reinterpret_cast<std::string*>(mail.c));
@@ -155,6 +163,9 @@ bool Shard::drain() {
     while (!commit_->idle()) {
         commit_->hurry();
         turn();
+        if (!commit_->holding() || in_time()) continue;
+        shared_.unrecorded = true;  // the intents stand: who waited for a result is sent to again, flagged
+        break;
     }
     return clean;
 }
@@ -204,6 +215,7 @@ void Shard::run_calls() {
 
 void Shard::count() {
     counted_ms_ = reactor_->now_ms();
+    if (counted_ms_ - space_looked_ms_ >= kLookForSpaceEveryMs) look_for_space();
     dispatcher_->tick();
     const auto counts = backlog_->counts();
     metrics_.waiting.set(counts.deferred + counts.parked + counts.held);
@@ -233,6 +245,34 @@ void Shard::count() {
     metrics_.intake_idle.set(intake_->idle());
 }
 
+// Tells once that the disk is full, and once that it is not any more, whatever the number of shards.
+void Shard::look_for_space() {
+    space_looked_ms_ = reactor_->now_ms();
+    journal_->look_for_space();
+    log_->look_for_space();
+    const bool low = journal_->space_low() || log_->space_low() || commit_->holding();
+    if (low == short_of_space_) return;
+    short_of_space_ = low;
+    if (low ? shared_.short_of_space.fetch_add(1) != 0 : shared_.short_of_space.fetch_sub(1) != 1) return;
+    const char* where = journal_->space_low() ? "for the journal" : "for the delivery log";
+    if (low)
+        std::fprintf(stderr, "postrider: no space %s: no new files are taken in until there is some again, and no new "
+                     "transactions begin once the reserve is used\n", where);
+    else
+        std::fprintf(stderr, "postrider: there is space again, going on\n");
+}
+
+LedgerCount Shard::ledger_count() const {
+    LedgerCount count;
+    count.accepted = metrics_.accepted.get();
+    count.finals = metrics_.final_recipients();
+    count.backlog = backlog_->held() + doomed_.count;
+    dispatcher_->for_each_worker([&](const SiteWorker& worker) { count.sessions += worker.carried(); });
+    count.posted = posted_;
+    count.received = received_;
+    return count;
+}
+
 // ---- records between shards
 
 void Shard::to_home(RecordChain chain, DomainId domain) {
@@ -240,8 +280,10 @@ void Shard::to_home(RecordChain chain, DomainId domain) {
     const ShardId to = home(domain);
     if (to == reactor_->shard())
         backlog_->accept(chain);
-    else
+    else {
+        posted_ += chain.count;
         reactor_->post(to, Mail{kAccept, 0, chain.head, chain.tail, chain.count});
+    }
 }
 
 void Shard::publish(RecordChain chain) {
@@ -263,8 +305,10 @@ void Shard::put_back(RecordId id) {
     const ShardId to = home(shared_.arena[id].domain);
     if (to == reactor_->shard())
         backlog_->put_back(id);
-    else
+    else {
+        ++posted_;
         reactor_->post(to, Mail{kPutBack, 0, id, 0, 0});
+    }
 }
 
 void Shard::refill(DomainId domain) {
@@ -346,8 +390,8 @@ int64_t Shard::retry_wait_s(uint32_t attempts) { return shared_.schedule.wait_s(
 
 bool Shard::has_room() {
     const uint64_t connections = shared_.sockets.used() * kConnectionBytes;
-    return !shared_.failed.load(std::memory_order_relaxed) && !journal_->space_low() &&
-           shared_.arena.bytes() + connections < shared_.config.limits.memory;
+    return !shared_.failed.load(std::memory_order_relaxed) && !journal_->space_low() && !log_->space_low() &&
+           !commit_->holding() && shared_.arena.bytes() + connections < shared_.config.limits.memory;
 }
 
 int64_t Shard::claim_time_s(int64_t submitted_ns) {

@@ -28,6 +28,7 @@
 #include "queue/intake.h"
 #include "queue/journal/journal.h"
 #include "queue/journal/recovery.h"
+#include "queue/set_aside.h"
 
 namespace postrider {
 
@@ -57,6 +58,16 @@ struct SharedState {
     std::atomic<bool> failed{false};  // journal or log: nothing new is started
     std::shared_ptr<const HoldTable> holds;     // with which the shards begin; null: nothing is held
     std::atomic<int64_t> latest_claim_s{0};     // a cancel is stamped no earlier
+    std::atomic<size_t> short_of_space{0};  // shards that found no space for journal or log (decision 0018)
+    std::atomic<bool> unrecorded{false};    // a shutdown left results that found no space: the journal has failed
+};
+
+// What one shard holds and has counted, while all stand still (engine.cc: check_ledger).
+struct LedgerCount {
+    uint64_t accepted = 0, finals = 0;
+    uint64_t backlog = 0;   // ready, deferred, parked, and in the windows of its domains
+    uint64_t sessions = 0;  // pulled, not settled
+    uint64_t posted = 0, received = 0;  // by mail between shards: the difference, over all, is under way
 };
 
 class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner, public DispatcherOwner {
@@ -83,6 +94,7 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     ShardMetrics& metrics() { return metrics_; }
     Backlog& backlog() { return *backlog_; }
     Dispatcher& dispatcher() { return *dispatcher_; }
+    LedgerCount ledger_count() const;
     SharedState& shared() { return shared_; }
 
     // BacklogOwner
@@ -101,12 +113,16 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     void refused_file(FileId id, const std::string& name, uint64_t size, const std::string& why) override;
     void publishing_done(FileSlot slot) override;
     void nothing_left(FileId id) override;
+    void set_aside(std::vector<FileDescriptor> written) override { aside_->add(std::move(written)); }
+    bool may_set_aside() override { return !aside_->many(); }
     void trouble(const Error& error) override;
     // EgressOwner
     void settle(QueuedMessage& message, size_t index, const AttemptPlace& place) override;
+    bool may_send() override;
     void before_dot(QueuedMessage& message) override;
     void put_back(RecordId id) override;
     void settle_unsent(RecordId id, const Outcome& outcome, bool counts) override;
+    void put_off(RecordId id, const Outcome& outcome) override;
     bool expired(RecordId id) override;
     bool take_held(RecordId id, Site* site) override;
     bool suspended(Site& site) override;
@@ -129,6 +145,9 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     bool settle_doomed();
     void run_calls();
     void count();
+    void look_for_space();
+    void log_unsent(RecordId id, const Outcome& outcome, LogType type);
+    void defer(RecordId id);
     bool drain();
     void end_calls();
     ShardId home(DomainId domain) const { return static_cast<ShardId>(domain % shared_.shards); }
@@ -166,6 +185,7 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     std::unique_ptr<AresResolver> resolver_;
     std::unique_ptr<DeliveryLog> log_;
     std::unique_ptr<Journal> journal_;
+    std::unique_ptr<SetAside> aside_;
     std::unique_ptr<GroupCommit> commit_;
     std::unique_ptr<Backlog> backlog_;
     std::unique_ptr<EgressContext> context_;
@@ -183,6 +203,9 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     std::atomic<bool> has_calls_{false};
     bool ended_ = false;  // under calls_mutex_
     int64_t counted_ms_ = 0;
+    int64_t space_looked_ms_ = 0;
+    bool short_of_space_ = false;
+    uint64_t posted_ = 0, received_ = 0;  // recipients by mail, for the ledger
 };
 
 }  // namespace postrider

@@ -110,47 +110,14 @@ void Shard::settle(QueuedMessage& message, size_t index, const AttemptPlace& pla
         record.possible_duplicate = true;
         metrics_.possible_duplicates.add();
     }
-    record.due_s = due_after(retry_wait_s(record.attempts));
-    journal_->result({.file = message.loaded.file().id, .place = record.place, .recipient = record.recipient,
-                      .attempt = record.attempts, .kind = RecordKind::deferred,
-                      .time_s = static_cast<uint32_t>(now_s()), .due_s = record.due_s});
-    RecordChain chain;
-    shared_.arena.append(chain, id);
-    to_home(chain, record.domain);
+    defer(id);
 }
+
+// A full disk: what would come of it could not be recorded.
+bool Shard::may_send() { return !commit_->holding() && !journal_->space_out() && !log_->space_out(); }
 
 // No transaction was begun: the address is read for the log alone.
-void Shard::settle_unsent(RecordId id, const Outcome& outcome, bool counts) {
-    Record& record = shared_.arena[id];
-    if (counts && record.attempts < UINT16_MAX) ++record.attempts;
-    Settled settled{.id = id, .recipient = shared_.domains.name(record.domain), .outcome = &outcome};
-    const bool loaded = reader_.load(record, scratch_).has_value();
-    if (loaded) {
-        settled.message = &scratch_;
-        if (reader_.recipient(scratch_, record.recipient, scratch_recipient_))
-            settled.recipient = scratch_recipient_.address;
-    }
-    const bool bounced = outcome.kind == OutcomeKind::bounced;
-    settled.type = bounced ? LogType::bounce : LogType::transient_failure;
-    log(settled);
-    if (loaded) reader_.unload(scratch_);
-    if (bounced) {
-        metrics_.bounced.add();
-        return finish(id, RecordKind::bounced, record.attempts);
-    }
-    metrics_.attempts_deferred.add();
-    if (!counts) return put_back(id);
-    record.due_s = due_after(retry_wait_s(record.attempts));
-    journal_->result({.file = shared_.files[record.file].id, .place = record.place, .recipient = record.recipient,
-                      .attempt = record.attempts, .kind = RecordKind::deferred,
-                      .time_s = static_cast<uint32_t>(now_s()), .due_s = record.due_s});
-    RecordChain chain;
-    shared_.arena.append(chain, id);
-    to_home(chain, record.domain);
-}
-
-// Without an attempt: the address is read for the log alone.
-void Shard::give_up(RecordId id, const Outcome& outcome, LogType type, RecordKind kind) {
+void Shard::log_unsent(RecordId id, const Outcome& outcome, LogType type) {
     const Record& record = shared_.arena[id];
     Settled settled{.id = id, .recipient = shared_.domains.name(record.domain), .outcome = &outcome, .type = type};
     const bool loaded = reader_.load(record, scratch_).has_value();
@@ -161,7 +128,43 @@ void Shard::give_up(RecordId id, const Outcome& outcome, LogType type, RecordKin
     }
     log(settled);
     if (loaded) reader_.unload(scratch_);
-    finish(id, kind, record.attempts);
+}
+
+// The record waits for its time; log lines come before.
+void Shard::defer(RecordId id) {
+    Record& record = shared_.arena[id];
+    record.due_s = due_after(retry_wait_s(std::max<uint32_t>(record.attempts, 1)));
+    journal_->result({.file = shared_.files[record.file].id, .place = record.place, .recipient = record.recipient,
+                      .attempt = record.attempts, .kind = RecordKind::deferred,
+                      .time_s = static_cast<uint32_t>(now_s()), .due_s = record.due_s});
+    RecordChain chain;
+    shared_.arena.append(chain, id);
+    to_home(chain, record.domain);
+}
+
+// Without an attempt: the address is read for the log alone.
+void Shard::give_up(RecordId id, const Outcome& outcome, LogType type, RecordKind kind) {
+    log_unsent(id, outcome, type);
+    finish(id, kind, shared_.arena[id].attempts);
+}
+
+void Shard::settle_unsent(RecordId id, const Outcome& outcome, bool counts) {
+    Record& record = shared_.arena[id];
+    if (counts && record.attempts < UINT16_MAX) ++record.attempts;
+    const bool bounced = outcome.kind == OutcomeKind::bounced;
+    log_unsent(id, outcome, bounced ? LogType::bounce : LogType::transient_failure);
+    if (bounced) {
+        metrics_.bounced.add();
+        return finish(id, RecordKind::bounced, record.attempts);
+    }
+    metrics_.attempts_deferred.add();
+    if (!counts) return put_back(id);
+    defer(id);
+}
+
+void Shard::put_off(RecordId id, const Outcome& outcome) {
+    log_unsent(id, outcome, LogType::transient_failure);
+    defer(id);
 }
 
 void Shard::expire(RecordId id) {

@@ -52,6 +52,10 @@ json status_json(Engine& engine, int64_t started_s) {
                        {"intake_idle", totals.intake_idle}};
     status["connections"] = {{"open", totals.connections}, {"opened", totals.connections_opened},
                              {"tls", totals.connections_tls}};
+    const Ledger ledger = engine.ledger();
+    status["ledger"] = {{"checks", ledger.checks}, {"breaches", ledger.breaches}, {"accepted", ledger.accepted},
+                        {"final", ledger.finals},  {"pending", ledger.counted},   {"missing", ledger.missing()}};
+    status["short_of_space"] = engine.shared().short_of_space.load() > 0;
     status["dns_queries"] = totals.dns_queries;
     std::vector<std::pair<std::string, SiteLine>> busiest(sites.begin(), sites.end());
     std::ranges::sort(busiest, [](const auto& a, const auto& b) { return a.second.connections > b.second.connections; });
@@ -81,6 +85,10 @@ std::string status_text(const json& status) {
         status["spool"]["messages"].get<uint64_t>(), status["spool"]["refused"].get<uint64_t>(),
         status["connections"]["open"].get<uint64_t>(), status["connections"]["opened"].get<uint64_t>(),
         status["connections"]["tls"].get<uint64_t>());
+    if (status["short_of_space"].get<bool>()) text += "disk         no space for journal or log: nothing new is taken in\n";
+    if (const auto breaches = status["ledger"]["breaches"].get<uint64_t>(); breaches > 0)
+        text += fmt::format("LEDGER       BREACH in {} of {} checks: {} recipients missing\n", breaches,
+                            status["ledger"]["checks"].get<uint64_t>(), status["ledger"]["missing"].get<int64_t>());
     for (const auto& site : status["sites"])
         text += fmt::format("site         {}: {} connections, {} opened\n", site["site"].get<std::string>(),
                             site["connections"].get<uint64_t>(), site["opened"].get<uint64_t>());

@@ -65,6 +65,13 @@ void Backlog::add_ready(Domain& home, RecordId id, bool front) {
         arena_.append(chain, id);
     ++home.ready;
     ++ready_;
+    if (const int64_t created_s = files_[record.file].created_s; created_s < home.oldest_s) watch_age(home, created_s);
+}
+
+void Backlog::watch_age(Domain& home, int64_t created_s) {
+    if (home.oldest_s != INT64_MAX) ages_.erase({home.oldest_s + schedule_.max_age_s, home.id});
+    home.oldest_s = created_s;
+    if (created_s != INT64_MAX) ages_.emplace(created_s + schedule_.max_age_s, home.id);
 }
 
 void Backlog::add_deferred(Domain& home, RecordId id) {
@@ -150,7 +157,10 @@ void Backlog::sweep() {
             make_idle(home);
         } else {
             home.window.reset();
-            if (home.deferred == 0 && home.held == 0 && !home.parked_until_s) domains_.erase(found);
+            if (home.deferred == 0 && home.held == 0 && !home.parked_until_s) {
+                watch_age(home, INT64_MAX);
+                domains_.erase(found);
+            }
         }
     }
 }
@@ -173,21 +183,43 @@ void Backlog::unpark(DomainId id) {
     home.parked_until_s = 0;
     home.why.clear();
     parked_.erase(id);
-    expire_old(home);
     fill(home);
 }
 
-void Backlog::expire_old(Domain& home) {
+// The oldest of some domains may be past its age: they are looked through, with their windows, at most so many records in
+// one go. What is not past it tells when to look again.
+void Backlog::expire_due() {
+    while (!ages_.empty() && ages_.begin()->first <= now_s()) {
+        Domain& home = *domains_.at(ages_.begin()->second);
+        watch_age(home, INT64_MAX);
+        // Back from the window, oldest in front as they were; whoever sends from it goes on with the rest.
+        std::vector<RecordId> taken;
+        if (home.window)
+            while (const RecordId id = home.window->pull()) taken.push_back(id);
+        for (auto id = taken.rbegin(); id != taken.rend(); ++id) add_ready(home, *id, true);
+        const bool all = expire_old(home);
+        fill(home);
+        if (!all) break;  // the oldest of the rest is due still: it arms the next turn
+    }
+}
+
+// False: there were more than can be settled in one go.
+bool Backlog::expire_old(Domain& home) {
+    uint32_t expired_now = 0;
+    watch_age(home, INT64_MAX);
     for (auto& klass : home.classes) {
         for (auto flow = klass.flows.begin(); flow != klass.flows.end();) {
             RecordChain kept, chain = std::exchange(flow->second, {});
             while (!chain.empty()) {
                 const RecordId id = arena_.pop(chain);
-                if (expired(arena_[id])) {
+                if (expired_now < kDueAtOnce && expired(arena_[id])) {
                     --home.ready;
                     --ready_;
+                    ++expired_now;
                     owner_.expire(id);
                 } else {
+                    if (const int64_t created_s = files_[arena_[id].file].created_s; created_s < home.oldest_s)
+                        watch_age(home, created_s);
                     arena_.append(kept, id);
                 }
             }
@@ -195,6 +227,14 @@ void Backlog::expire_old(Domain& home) {
             flow = kept.empty() ? klass.flows.erase(flow) : std::next(flow);
         }
     }
+    return expired_now < kDueAtOnce;
+}
+
+uint64_t Backlog::held() const {
+    uint64_t sum = ready_ + deferred_ + held_count_ + suspects_.count;
+    for (const auto& [id, home] : domains_)
+        if (home->window) sum += home->window->size();
+    return sum;
 }
 
 void Backlog::arm() {
@@ -202,6 +242,7 @@ void Backlog::arm() {
     if (!idle_.empty()) next_ms = reactor_.now_ms() + kSweepEveryMs;
     int64_t due_s = buckets_.empty() ? INT64_MAX : buckets_.begin()->first;
     if (!park_ends_.empty()) due_s = std::min(due_s, park_ends_.begin()->first);
+    if (!ages_.empty()) due_s = std::min(due_s, ages_.begin()->first);
     if (due_s != INT64_MAX) {
         // At most a minute ahead, so that a step of the wall clock is noticed.
         const int64_t wait_ms = std::clamp<int64_t>(due_s * 1000 - reactor_.wall_us() / 1000, 1, 60'000);
@@ -239,6 +280,7 @@ void Backlog::on_timer() {
         const DomainId id = park_ends_.begin()->second;
         unpark(id);
     }
+    expire_due();
     if (!idle_.empty()) sweep();
     if (held_count_ > 0 && reactor_.now_ms() >= next_ages_ms_) {
         walk_.ages = true;

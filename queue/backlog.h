@@ -5,8 +5,8 @@
 //                           -> deferred (due_s ahead) ------^ when due
 //
 // A parked domain (its DNS fails, its site is down) keeps its records where they are and announces nothing; they count as
-// waiting for a time. A record past max_age is handed to expire() when it comes due, when its domain leaves the park, or by
-// whoever pulls it.
+// waiting for a time. A record past max_age is handed to expire() when it comes due, by whoever pulls it, and wherever it
+// rests here (parked, behind a limit) when the oldest of its domain has come of age.
 //
 // Holds (holds.h). What is cancelled or suspended never enters a window: every record that comes in is judged. What was there
 // before is seen to by a walk in slices (backlog_walk.cc) that begins with each change, and for a domain at the latest when
@@ -100,6 +100,8 @@ class Backlog final : private Timer {
     bool walk();
 
     Counts counts() const;
+    // Every record held here, and those in the windows of the domains homed here: for the ledger, a walk over the domains.
+    uint64_t held() const;
     void for_each_domain(const std::function<void(const DomainCounts&)>& visit) const;
     // The same a slice at a time: about `most` domains from `cursor` on (0 at first); false at the end. Domains that come
     // or go between two calls may be told twice or not at all. `of`: only what is ready or held of the flows of this
@@ -128,6 +130,7 @@ class Backlog final : private Timer {
         std::unique_ptr<ReadyWindow> window;
         bool sweeping = false;      // in idle_, to be looked at by sweep()
         int64_t parked_until_s = 0;
+        int64_t oldest_s = INT64_MAX;  // no ready record's file was claimed earlier; it is in ages_ with this
         std::string why;
     };
 
@@ -173,7 +176,9 @@ class Backlog final : private Timer {
     void fill(Domain& domain);
     void make_idle(Domain& domain);
     void sweep();
-    void expire_old(Domain& domain);
+    void watch_age(Domain& domain, int64_t created_s);
+    bool expire_old(Domain& domain);
+    void expire_due();
     bool expired(const Record& record) const;
     int64_t now_s() const { return reactor_.wall_us() / kUsPerSecond; }
     void arm();
@@ -188,6 +193,7 @@ class Backlog final : private Timer {
     std::map<int64_t, RecordChain> buckets_;         // by due second
     std::set<std::pair<int64_t, DomainId>> park_ends_;  // one of each parked domain
     std::unordered_set<DomainId> parked_;
+    std::set<std::pair<int64_t, DomainId>> ages_;  // when the oldest ready record of a domain may be past max_age
     std::vector<DomainId> idle_;                     // domains that may be forgotten, windows that may be freed
     uint64_t ready_ = 0, deferred_ = 0;
     std::shared_ptr<const HoldTable> holds_;

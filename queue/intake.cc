@@ -33,7 +33,7 @@ bool is_batch_opening(const char* first) {
 }  // namespace
 
 struct Intake::Job {
-    enum class Stage : uint8_t { reading, publishing } stage = Stage::reading;
+    enum class Stage : uint8_t { reading, reporting, publishing, refusing } stage = Stage::reading;
     std::unique_ptr<SpoolFile> unlisted;  // until it is in the table
     SpoolFile* file = nullptr;
     FileSlot slot = 0;
@@ -45,8 +45,9 @@ struct Intake::Job {
     std::unique_ptr<BatchParser> batch;
     std::unique_ptr<EmlParser> eml;
     std::unique_ptr<IndexWriter> writer;
-    std::vector<RefusedRecipient> refused_recipients;
-    std::vector<RefusedMessage> refused_messages;
+    uint64_t refusals = 0;       // of recipients and messages, found by the first reading
+    uint64_t reported = 0;       // told by the second so far: after a local fault it begins anew and passes them by
+    std::string why;             // refusing
     std::optional<IndexReader> reader;
     std::vector<DomainId> file_domains;
     std::string domain;  // scratch
@@ -56,22 +57,27 @@ struct Intake::Job {
     Content content;
 };
 
-// Indexed files: what the parser finds goes into the index.
+// Indexed files: what the parser finds goes into the index in the first reading; the second tells what was refused.
 class Intake::JobHandler final : public SpoolHandler {
   public:
     JobHandler(Intake& intake, Job& job) : intake_(intake), job_(job) {}
 
+    // The second reading: the first error to move something to bad/.
+    Result<void> reported() const { return reported_; }
+
     void on_recipient(const RecipientView& recipient) override {
         // Its size has 16 bits in the index; only comments in a header can make it longer.
         if (recipient.where.size > UINT16_MAX)
-            on_refused_recipient(recipient.address, Error{0, "the address is over 65535 octets with its comments"});
-        else if (auto domain = intern(recipient.domain))
-            job_.writer->add_recipient(recipient.where, *domain), ++count_;
-        else
-            on_refused_recipient(recipient.address, domain.error());
+            return on_refused_recipient(recipient.address,
+                                        Error{0, "the address is over 65535 octets with its comments"});
+        auto domain = intern(recipient.domain);
+        if (!domain) return on_refused_recipient(recipient.address, domain.error());
+        if (reporting()) return;
+        job_.writer->add_recipient(recipient.where, *domain);
+        ++count_;
     }
     void on_refused_recipient(std::string_view text, const Error& why) override {
-        job_.refused_recipients.push_back({job_.file, message_ + 1, std::string(text), why});
+        if (tell_now()) intake_.owner_.refused_recipient({job_.file, message_ + 1, std::string(text), why});
     }
     void on_message(uint32_t number, const Envelope& envelope, const Content& content) override {
         message_ = number;
@@ -81,8 +87,8 @@ class Intake::JobHandler final : public SpoolHandler {
                             const Error& why) override {
         message_ = number;
         count_ = 0;
-        job_.writer->drop_recipients();
-        job_.refused_messages.push_back({number, whole, content.stored.size, envelope.sender, why});
+        if (!reporting()) job_.writer->drop_recipients();
+        if (tell_now()) set_aside({number, whole, content.stored.size, envelope.sender, why});
     }
     Result<DomainId> intern(std::string_view domain) {
         if (std::ranges::all_of(domain, [](char c) { return static_cast<signed char>(c) >= 0; })) {
@@ -96,8 +102,34 @@ class Intake::JobHandler final : public SpoolHandler {
     }
 
   private:
+    bool reporting() const { return job_.stage == Job::Stage::reporting; }
+    // False: the first reading, which counts, or told before a local fault, or not to be told because of one.
+    bool tell_now() {
+        if (!reporting()) return ++job_.refusals && false;
+        if (!reported_ || told_++ < job_.reported) return false;
+        ++job_.reported;
+        return true;
+    }
+    // The rest of its file goes on and the file goes away in the end: the message must be in bad/ before.
+    void set_aside(const RefusedMessage& refused) {
+        const std::string bad_name = fmt::format("{}.{}.eml", job_.file->name.substr(0, 200), refused.number);
+        std::vector<FileDescriptor> written;
+        auto kept = intake_.spool_.refuse_message(job_.data.get(), refused.whole.offset, refused.whole.size, bad_name,
+                                                  refused.why.text, &written);
+        intake_.owner_.set_aside(std::move(written));
+        if (!kept) {
+            --job_.reported;
+            reported_ = fail("bad/" + bad_name + ": " + kept.error().text, kept.error().code);
+            return;
+        }
+        ++intake_.refused_;
+        intake_.owner_.refused_message(*job_.file, refused, bad_name);
+    }
+
     Intake& intake_;
     Job& job_;
+    uint64_t told_ = 0;
+    Result<void> reported_;
     uint32_t count_ = 0;
     uint32_t message_ = 0;
 };
@@ -129,8 +161,8 @@ bool Intake::idle() const {
 // ---- files
 
 bool Intake::slice() {
-    if (paused_until_ms_ > reactor_.now_ms()) return false;
     for (size_t i = 0; i < kFilesInSlice; ++i) {
+        if (paused_until_ms_ > reactor_.now_ms()) return false;
         if (job_) {
             if (work()) return true;  // a block was read or published; the rest in the next turn
             continue;
@@ -163,6 +195,11 @@ bool Intake::begin_recovered() {
     }
     auto data = spool_.open_active(id, "", O_RDONLY);
     auto st = data ? files::status(data->get()) : Result<struct stat>(std::unexpected(data.error()));
+    if (!st && is_local_fault(st.error().code)) {
+        recovering_.push_back(id);
+        pause(Error{st.error().code, "spool/active/" + file_id_text(id) + ": " + st.error().text});
+        return false;
+    }
     if (!st) {
         owner_.trouble(Error{st.error().code, "spool/active/" + file_id_text(id) + ": " + st.error().text});
         return true;
@@ -206,7 +243,9 @@ void Intake::begin(const Name& name) {
     if (entry == Entry::not_now) return put_off(name, Error{0, "new/" + name.name + ": " + why});
     if (entry == Entry::folder) return scan(name.name);
     auto refuse = [&](const std::string& reason) {
-        auto moved = spool_.refuse_incoming(at, name.name, reason);
+        std::vector<FileDescriptor> written;
+        auto moved = spool_.refuse_incoming(at, name.name, reason, &written);
+        owner_.set_aside(std::move(written));
         if (!moved && is_local_fault(moved.error().code)) return put_off(name, moved.error());
         if (!moved && moved.error().code == ENOENT) return;  // its producer took it away
         if (!moved) return pause(moved.error());
@@ -252,30 +291,67 @@ void Intake::begin_job(std::unique_ptr<SpoolFile> file, FileDescriptor data, con
 // One step of the file at hand; true when it used up a slice.
 bool Intake::work() {
     Job& job = *job_;
-    if (job.stage == Job::Stage::reading) {
-        auto read = read_block(job);
-        if (read) return job_ != nullptr;  // a small file is done with
-        if (is_local_fault(read.error().code)) {
-            pause(read.error());
-            job.offset = 0;  // read it again from its beginning
-            job.batch.reset();
-            job.eml.reset();
-            job.writer.reset();
-            job.refused_recipients.clear();
-            job.refused_messages.clear();
-            return true;
-        }
-        refuse_job(read.error().text);
+    if (job.stage == Job::Stage::refusing) {
+        refuse_job(job.why);
         return false;
     }
-    auto published = publish_step(job);
-    if (!published) {
+    if (job.stage == Job::Stage::publishing) {
+        auto published = publish_step(job);
+        if (published) return true;
+        const Error error{published.error().code, "index of " + job.file->name + ": " + published.error().text};
+        if (is_local_fault(error.code)) {
+            pause(error);  // the same step again
+            return true;
+        }
         // The index was whole a moment ago: the disk fails. What is published stays; the rest waits for a restart.
-        owner_.trouble(Error{published.error().code, "index of " + job.file->name + ": " + published.error().text});
+        owner_.trouble(error);
         job_.reset();
         return false;
     }
+    const bool reporting = job.stage == Job::Stage::reporting;
+    auto read = reporting ? report_block(job) : read_block(job);
+    if (read) return job_ != nullptr;  // a small file is done with
+    if (!reporting && !is_local_fault(read.error().code)) {
+        refuse_job(read.error().text);
+        return false;
+    }
+    pause(read.error());
+    job.offset = 0;  // again from its beginning
+    job.batch.reset();
+    job.eml.reset();
+    job.handler.reset();
+    job.writer.reset();
+    if (!reporting) {
+        // What was written of the index is given back: the space may be all there is.
+        if (job.index) (void)files::truncate(job.index.get(), 0);
+        job.file_domains.clear();
+        job.reader.reset();
+        job.refusals = 0;
+    }
     return true;
+}
+
+// A block of the second reading.
+Result<void> Intake::report_block(Job& job) {
+    if (!owner_.may_set_aside()) return {};  // a commit is on its way
+    if (!job.handler) {
+        job.handler = std::make_unique<JobHandler>(*this, job);
+        if (job.file->form == SpoolForm::batch)
+            job.batch = std::make_unique<BatchParser>(*job.handler, rules_);
+        else
+            job.eml = std::make_unique<EmlParser>(*job.handler, rules_);
+    }
+    const size_t size = std::min<uint64_t>(kReadBlock, job.file->size - job.offset);
+    auto got = files::read_at(job.data.get(), block_.data(), size, job.offset);
+    if (!got) return std::unexpected(got.error());
+    const std::span<const char> octets(block_.data(), *got);
+    auto fed = job.batch ? job.batch->feed(octets) : job.eml->feed(octets);
+    job.offset += size;
+    if (fed && job.offset == job.file->size) fed = job.batch ? job.batch->finish() : job.eml->finish();
+    if (auto reported = job.handler->reported(); !reported) return reported;
+    // The first reading found it good. If it is not any more, it was changed, which is found out before anything is sent.
+    if (!fed || *got != size || job.offset == job.file->size) begin_publishing(job);
+    return {};
 }
 
 Result<void> Intake::read_block(Job& job) {
@@ -327,20 +403,32 @@ Result<void> Intake::finish_reading(Job& job) {
         if (auto opened = open_index(job, false); !opened) return opened;
     }
     ++files_;
+    trouble_over();
     job.slot = table_.add(std::move(job.unlisted));
     job.file->pending = 1;
+    if (job.file->indexed && job.refusals > 0) {
+        job.stage = Job::Stage::reporting;
+        job.offset = 0;
+        job.batch.reset();
+        job.eml.reset();
+        job.handler.reset();
+        job.writer.reset();
+        return {};
+    }
     if (!job.file->indexed)
         for (auto& refused : small_.refused)
-            job.refused_recipients.push_back({job.file, 1, std::move(refused.text), std::move(refused.why)});
-    report_refusals(job);
+            owner_.refused_recipient({job.file, 1, std::move(refused.text), std::move(refused.why)});
+    begin_publishing(job);
+    return {};
+}
+
+void Intake::begin_publishing(Job& job) {
     owner_.claimed(job.slot);
     job.stage = Job::Stage::publishing;
-    if (!job.file->indexed) {
-        publish_small(job);
-        owner_.publishing_done(job.slot);
-        job_.reset();
-    }
-    return {};
+    if (job.file->indexed) return;
+    publish_small(job);
+    owner_.publishing_done(job.slot);
+    job_.reset();
 }
 
 Result<void> Intake::open_index(Job& job, bool verify) {
@@ -455,24 +543,21 @@ void Intake::publish_message(Job& job, RecordChain chain, uint32_t place, const 
     POSTRIDER_CRASH_POINT("publish.message");
 }
 
-void Intake::report_refusals(Job& job) {
-    for (const auto& refused : job.refused_recipients) owner_.refused_recipient(refused);
-    for (const auto& refused : job.refused_messages) {
-        const std::string bad_name = fmt::format("{}.{}.eml", job.file->name.substr(0, 200), refused.number);
-        auto kept = spool_.refuse_message(job.data.get(), refused.whole.offset, refused.whole.size, bad_name,
-                                          refused.why.text);
-        if (!kept) owner_.trouble(Error{kept.error().code, "bad/" + bad_name + ": " + kept.error().text});
-        ++refused_;
-        owner_.refused_message(*job.file, refused, bad_name);
-    }
-}
-
+// Stays at it through local faults: while bad/ takes nothing, the file waits in active/.
 void Intake::refuse_job(const std::string& why) {
     Job& job = *job_;
     job.index = FileDescriptor();
     (void)spool_.remove_active(job.file->id, kIndexSuffix);
-    auto moved = spool_.refuse_active(job.file->id, job.file->name, why);
+    std::vector<FileDescriptor> written;
+    auto moved = spool_.refuse_active(job.file->id, job.file->name, why, &written);
+    owner_.set_aside(std::move(written));
+    if (!moved && is_local_fault(moved.error().code)) {
+        if (job.stage != Job::Stage::refusing) job.why = why;
+        job.stage = Job::Stage::refusing;
+        return pause(Error{moved.error().code, "bad/" + job.file->name + ": " + moved.error().text});
+    }
     if (!moved) owner_.trouble(moved.error());
+    trouble_over();
     ++refused_;
     owner_.refused_file(job.file->id, job.file->name, job.file->size, why);
     job_.reset();
@@ -484,9 +569,17 @@ void Intake::put_off(const Name& name, const Error& error) {
 }
 
 void Intake::pause(const Error& error) {
-    owner_.trouble(error);
+    if (!in_trouble_ || told_code_ != error.code) owner_.trouble(error);
+    in_trouble_ = true;
+    told_code_ = error.code;
     paused_until_ms_ = reactor_.now_ms() + kPauseMs;
     reactor_.arm(*this, paused_until_ms_);
+}
+
+// A file came in, or went aside.
+void Intake::trouble_over() {
+    if (!std::exchange(in_trouble_, false)) return;
+    owner_.trouble(Error{0, "the spool is read again"});
 }
 
 }  // namespace postrider

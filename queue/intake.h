@@ -8,8 +8,11 @@
 // a block at a time. A file is read to its end before anything of it is handed out. At the start the files in active/
 // are published again, less what the journals know to be settled.
 //
+// A file with refused recipients or messages is read twice: the first reading finds that the file as a whole is good, the
+// second tells what was refused, block by block, so that no list of any length is held.
+//
 // Failure policy: a refused file or message goes to bad/ and the others go on. A local fault (disk full, too many open
-// files) leaves the file where it is and the intake waits a second before it looks again.
+// files) leaves the file where it is and the intake waits a second before it looks again; it is told once.
 #pragma once
 
 #include <deque>
@@ -64,6 +67,10 @@ class IntakeOwner {
     virtual void publishing_done(FileSlot slot) = 0;
     // A file of an earlier run of which nothing is left to do.
     virtual void nothing_left(FileId id) = 0;
+    // What was written into bad/: durable before publishing_done() of what was read meanwhile.
+    virtual void set_aside(std::vector<FileDescriptor>) {}
+    // False: so much of it waits for a commit that no more is written for now.
+    virtual bool may_set_aside() { return true; }
     // Local trouble, for the operator.
     virtual void trouble(const Error& error) = 0;
 };
@@ -85,8 +92,8 @@ class Intake final : private Operation, private Timer {
     void stop() { stopping_ = true; }
     // Nothing is being read or published and no name waits.
     bool idle() const;
-    // Nothing is being read or published; names may wait.
-    bool idle_now() const { return !job_; }
+    // Nothing is being read or published, or a local fault keeps it from that; names may wait.
+    bool idle_now() const { return !job_ || paused_until_ms_ > reactor_.now_ms(); }
     // Ends the watch; then idle() of the ring.
     void close();
     bool closed() const { return !watching_; }
@@ -128,8 +135,10 @@ class Intake final : private Operation, private Timer {
     void publish_message(Job& job, RecordChain chain, uint32_t place, const Envelope& envelope);
     void publish_small(Job& job);
     void refuse_job(const std::string& why);
-    void report_refusals(Job& job);
     void pause(const Error& error);
+    void trouble_over();
+    Result<void> report_block(Job& job);
+    void begin_publishing(Job& job);
     void put_off(const Name& name, const Error& error);
 
     Reactor& reactor_;
@@ -156,6 +165,8 @@ class Intake final : private Operation, private Timer {
     std::string block_;
     SmallMessage small_;
     int64_t paused_until_ms_ = 0;
+    int told_code_ = 0;  // of the local fault that pauses it, told once
+    bool in_trouble_ = false;
     bool stopping_ = false;
     uint64_t files_ = 0, messages_ = 0, recipients_ = 0, refused_ = 0;
 };

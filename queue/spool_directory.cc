@@ -205,7 +205,8 @@ Result<void> SpoolDirectory::scan_active(const std::function<void(FileId)>& visi
 }
 
 // EEXIST when there is such a file: it may be a producer's, refused earlier.
-Result<void> SpoolDirectory::write_reason(const std::string& bad_name, const std::string& why) const {
+Result<void> SpoolDirectory::write_reason(const std::string& bad_name, const std::string& why,
+                                          Written* to_sync) const {
     const std::string line = why + "\n";
     POSTRIDER_CRASH_POINT("bad.reason.before");
     auto file = files::open_beneath(bad_.get(), bad_name + kReason, O_WRONLY | O_CREAT | O_EXCL, 0640);
@@ -213,37 +214,40 @@ Result<void> SpoolDirectory::write_reason(const std::string& bad_name, const std
     POSTRIDER_CRASH_POINT("bad.reason.created");
     auto written = files::write_all(file->get(), line.data(), line.size());
     POSTRIDER_CRASH_POINT("bad.reason.written");
+    if (!written) (void)files::remove(bad_.get(), bad_name + kReason);
+    if (written && to_sync) to_sync->push_back(std::move(*file));
     return written;
 }
 
 // The reason comes first: it reserves the name, and no file lies in bad/ without one.
 Result<std::string> SpoolDirectory::move_to_bad(int dir, const std::string& from, const std::string& name,
-                                                const std::string& why) const {
+                                                const std::string& why, Written* to_sync) const {
     for (unsigned number = 0; number < kNamesakes; ++number) {
         const std::string target = bad_name(name, number);
-        auto written = write_reason(target, why);
+        auto written = write_reason(target, why, to_sync);
         if (!written && written.error().code == EEXIST) continue;
         auto moved = written ? files::rename_no_replace(dir, from, bad_.get(), target) : written;
         POSTRIDER_CRASH_POINT("bad.moved");
         if (moved) return target;
-        (void)files::remove(bad_.get(), target + kReason);
+        if (written) (void)files::remove(bad_.get(), target + kReason);
         if (moved.error().code != EEXIST) return std::unexpected(moved.error());
     }
     return fail("bad/ holds a million files of this name: " + name);
 }
 
 Result<std::string> SpoolDirectory::refuse_incoming(int dir, const std::string& name,
-                                                    const std::string& why) const {
-    return move_to_bad(dir, name, name, why);
+                                                    const std::string& why, Written* written) const {
+    return move_to_bad(dir, name, name, why, written);
 }
 
 Result<std::string> SpoolDirectory::refuse_active(FileId id, const std::string& name,
-                                                  const std::string& why) const {
-    return move_to_bad(active_folder(id), file_id_text(id), name, why);
+                                                  const std::string& why, Written* written) const {
+    return move_to_bad(active_folder(id), file_id_text(id), name, why, written);
 }
 
 Result<std::string> SpoolDirectory::refuse_message(int from_fd, uint64_t offset, uint64_t size,
-                                                   const std::string& name, const std::string& why) const {
+                                                   const std::string& name, const std::string& why,
+                                                   Written* written) const {
     const std::string part = "." + name;  // until it is whole
     auto copy = files::open_beneath(bad_.get(), part, O_RDWR | O_CREAT | O_TRUNC, 0640);
     if (!copy) return std::unexpected(copy.error());
@@ -254,8 +258,10 @@ Result<std::string> SpoolDirectory::refuse_message(int from_fd, uint64_t offset,
         auto got = files::read_at(from_fd, block.data(), most, offset);
         if (!got) return std::unexpected(got.error());
         if (*got == 0) break;
-        if (auto put = files::write_all(copy->get(), block.data(), *got); !put)
+        if (auto put = files::write_all(copy->get(), block.data(), *got); !put) {
+            (void)files::remove(bad_.get(), part);
             return std::unexpected(put.error());
+        }
         offset += *got;
         size -= *got;
     }
@@ -267,9 +273,15 @@ Result<std::string> SpoolDirectory::refuse_message(int from_fd, uint64_t offset,
         if (!earlier) break;
         if (!same_octets(earlier->get(), copy->get())) continue;
         (void)files::remove(bad_.get(), part);
+        if (written) written->push_back(std::move(*earlier));
         return there;
     }
-    return move_to_bad(bad_.get(), part, name, why);
+    auto moved = move_to_bad(bad_.get(), part, name, why, written);
+    if (!moved)
+        (void)files::remove(bad_.get(), part);  // the space may be all there is
+    else if (written)
+        written->push_back(std::move(*copy));
+    return moved;
 }
 
 }  // namespace postrider

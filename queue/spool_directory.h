@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "engine/core/ids.h"
 #include "engine/core/result.h"
@@ -56,20 +57,29 @@ class SpoolDirectory {
     // Opens a claimed file; the caller compares size, mtime and inode with what was claimed.
     Result<FileDescriptor> open_active(FileId id, const char* suffix, int flags) const;
     Result<void> remove_active(FileId id, const char* suffix) const;
+    // For a sync: the folders files are removed from.
+    void active_folders(std::vector<int>& folders) const {
+        for (const auto& folder : active_) folders.push_back(folder.get());
+    }
     // Every data file in active/ with its id; order is the directory's.
     Result<void> scan_active(const std::function<void(FileId)>& visit) const;
 
     // Moves to bad/ (numeric suffix when the name is taken) and writes <name>.reason beside it. Returns the name there.
-    Result<std::string> refuse_incoming(int dir, const std::string& name, const std::string& why) const;
-    Result<std::string> refuse_active(FileId id, const std::string& name, const std::string& why) const;
+    // `written`, where it is given, gets what is to be synced.
+    using Written = std::vector<FileDescriptor>;
+    Result<std::string> refuse_incoming(int dir, const std::string& name, const std::string& why,
+                                        Written* written = nullptr) const;
+    Result<std::string> refuse_active(FileId id, const std::string& name, const std::string& why,
+                                      Written* written = nullptr) const;
     // Sets a message of a batch file aside as bad/<name> with its reason. Again after a crash: the same file, once.
     Result<std::string> refuse_message(int from_fd, uint64_t offset, uint64_t size, const std::string& name,
-                                       const std::string& why) const;
+                                       const std::string& why, Written* written = nullptr) const;
+    int bad() const { return bad_.get(); }
 
   private:
     Result<std::string> move_to_bad(int dir, const std::string& from, const std::string& name,
-                                    const std::string& why) const;
-    Result<void> write_reason(const std::string& bad_name, const std::string& why) const;
+                                    const std::string& why, Written* written) const;
+    Result<void> write_reason(const std::string& bad_name, const std::string& why, Written* written) const;
     int active_folder(FileId id) const { return active_[id >> 56].get(); }
 
     std::string path_;

@@ -28,6 +28,9 @@ inline std::unexpected<Error> fail_errno(std::string what, int code = errno) {
     return std::unexpected(Error{code, std::move(what)});
 }
 
+// The disk, the inodes or the quota are used up: what could not be written is kept and written when there is space again.
+inline bool is_no_space(int code) { return code == ENOSPC || code == EDQUOT; }
+
 // A fault of this machine, not of the file or the peer at hand: it passes, and the same is tried again.
 inline bool is_local_fault(int code) {
     return code == EMFILE || code == ENFILE || code == ENOMEM || code == ENOSPC || code == EDQUOT || code == EIO ||

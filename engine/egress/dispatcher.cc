@@ -11,6 +11,7 @@ namespace {
 constexpr int64_t kDnsRetryFirstS = 60;
 constexpr int64_t kDnsRetryLongestS = 600;
 constexpr size_t kBouncesAtOnce = 200;
+constexpr DurationMs kFullDiskMs = 100;  // between looks whether outcomes can be recorded again
 constexpr size_t kAddressesKept = 1024;
 constexpr DurationMs kSitesKnownWithinMs = 5'000;  // DNS may fail for a domain that has nothing but a block
 constexpr DurationMs kSitesKnownAskedMs = 5;
@@ -80,6 +81,7 @@ void Dispatcher::bind(ReadyWindow& window, Binding& binding, std::shared_ptr<con
 Task<void> Dispatcher::bounce_all(ReadyWindow& window, const MailRoute& route) {
     const Outcome outcome = outcome_of(trouble_of(route.kind), Phase::connect, route.why);
     for (;;) {
+        while (!context_.owner.may_send() && !draining_) co_await Sleep(context_.reactor, kFullDiskMs);
         for (size_t i = 0; i < kBouncesAtOnce; ++i) {
             const RecordId id = window.pull();
             if (draining_) {

@@ -39,6 +39,8 @@ class EgressOwner {
     virtual ~EgressOwner() = default;
     // Recipient `index` of the message is settled (transaction.outcome(index)): log it, journal it, pass the record on.
     virtual void settle(QueuedMessage& message, size_t index, const AttemptPlace& place) = 0;
+    // False while what comes of a transaction could not be recorded (a full disk): none is begun.
+    virtual bool may_send() = 0;
     // The dot is about to go: an intent for each accepted recipient.
     virtual void before_dot(QueuedMessage& message) = 0;
     // A record pulled from a window that was not tried.
@@ -48,6 +50,8 @@ class EgressOwner {
     // Only while the context says that something is held. True: the record is cancelled or suspended, and has been taken back.
     virtual bool take_held(RecordId id, Site* site) = 0;
     virtual bool suspended(Site& site) = 0;
+    // A local fault keeps this recipient's file from being read: it is told and tried again later, and no attempt counts.
+    virtual void put_off(RecordId id, const Outcome& outcome) = 0;
     virtual bool expired(RecordId id) = 0;
     virtual void expire(RecordId id) = 0;
     // To the domain's home: the window wants more; nothing of the domain until then; bind the domain again.

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "engine/egress/site_worker.h"
+#include "engine/net/dial.h"
 
 namespace postrider {
 
@@ -43,6 +44,8 @@ class PooledConnection final : public SessionFeed {
     uint64_t session_high = 0, session_low = 0;
     uint32_t deliveries = 0;
     MonoNs began_ns = 0;  // of the transaction at hand; 0: at rest
+    DialAbort dial_abort;
+    bool opening = false;   // its session is, nothing was sent of any message
     bool retiring = false;
     bool fruitful = false;  // a recipient was accepted for good
     bool verified = false;  // under TLS with a certificate that names `host`

@@ -173,6 +173,7 @@ Task<bool> SiteWorker::dial_candidates(PooledConnection& pooled, const std::vect
         options.slots = &slots;
         options.source = context_.sources[pooled.source].address;
         options.timeout_ms = pooled.shaping().connect_timeout.value;
+        options.abort = &pooled.dial_abort;
         auto dialled = co_await dial(context_.reactor, context_.buffers, std::move(addresses), options);
         for (const auto& attempt : dialled.attempts) {
             if (attempt.result == 0)
@@ -185,6 +186,7 @@ Task<bool> SiteWorker::dial_candidates(PooledConnection& pooled, const std::vect
             continue;
         }
         last = &list[std::min(at + dialled.attempts.size(), list.size()) - 1];
+        if (!dialled.connection && draining_) break;
         if (!dialled.connection) {
             failure = failure_of(trouble_of_errno(-dialled.error(), true), Phase::connect, last->address.text());
             pooled.remember_place(*last);
@@ -256,7 +258,9 @@ Task<std::optional<SessionFailure>> SiteWorker::open_session(PooledConnection& p
     if (!tls) options.tls = TlsUse::off;
     options.dialogue = std::min(options.dialogue, most_);
     pooled.session = std::make_unique<Session>(context_.reactor, *pooled.connection, std::move(options));
+    pooled.opening = true;
     auto failure = co_await pooled.session->open();
+    pooled.opening = false;
     pooled.verified = !failure && pooled.connection->secured() &&
                       pooled.shaping().enable_tls.value == TlsPolicy::Required;
     if (failure) {
@@ -337,6 +341,7 @@ void SiteWorker::park_site(PooledConnection& pooled, const SessionFailure& failu
         } else {
             for (size_t i = 0; i < probe->transaction.size(); ++i) context_.owner.settle(*probe, i, pooled.place());
         }
+        carried_ -= probe->transaction.size();
         give_back(*probe);
     }
     const int64_t until_s = context_.reactor.wall_us() / kUsPerSecond + wait_s;

@@ -85,6 +85,7 @@ bool SiteWorker::worthwhile(uint64_t mail) const {
 
 // The next message of the domain whose turn it is; null when nothing waits, or the limits of the path grant none now.
 QueuedMessage* SiteWorker::pull(SourceId source, uint32_t rcpt_max) {
+    if (!context_.owner.may_send()) return nullptr;
     const PathView& path = view().paths[source];
     if (!path.paced()) return next_message(path, rcpt_max);
     const uint64_t octets = octets_expected_;
@@ -135,7 +136,10 @@ QueuedMessage* SiteWorker::next_message(const PathView& path, uint32_t rcpt_max)
         }
         ++turn_;
         auto message = spare();
-        if (fill(*message, id, window, path, rcpt_max)) return message.release();
+        if (fill(*message, id, window, path, rcpt_max)) {
+            carried_ += message->transaction.size();
+            return message.release();
+        }
         spares_.push_back(std::move(message));
     }
     return nullptr;
@@ -164,7 +168,11 @@ bool SiteWorker::fill(QueuedMessage& message, RecordId first, ReadyWindow& windo
             context_.owner.put_back(first);
             no_loading_before_ms_ = context_.reactor.now_ms() + kLocalFaultMs;
         } else {
-            context_.owner.settle_unsent(first, outcome_of(trouble, Phase::content, loaded.error().text), true);
+            const Outcome outcome = outcome_of(trouble, Phase::content, loaded.error().text);
+            if (trouble == Trouble::file_unreadable)
+                context_.owner.put_off(first, outcome);
+            else
+                context_.owner.settle_unsent(first, outcome, true);
         }
         return false;
     }
@@ -231,6 +239,7 @@ void SiteWorker::settle_all(QueuedMessage& message, const AttemptPlace& place) {
         taken |= message.transaction.outcome(i).kind == OutcomeKind::delivered;
         context_.owner.settle(message, i, place);
     }
+    carried_ -= message.transaction.size();
     give_back(message);
     // One more for each round of successes: what the last one changed shows in the time of a transaction first.
     if (taken && ++successes_ >= connections_.size()) {
@@ -268,7 +277,7 @@ SourceId SiteWorker::first_source() const {
 void SiteWorker::pump() {
     const int64_t now_ms = context_.reactor.now_ms();
     if (rotation_.empty() || draining_ || parked_until_ms_ > now_ms || no_loading_before_ms_ > now_ms) return;
-    if (context_.holds && context_.owner.suspended(site_)) return;
+    if (!context_.owner.may_send() || (context_.holds && context_.owner.suspended(site_))) return;
     const uint64_t mail = wake_resting(waiting());
     if (mail == 0) return;
     const bool busy = context_.reactor.busy() >= kBusy;
@@ -401,11 +410,15 @@ void SiteWorker::tick() {
 void SiteWorker::drain() {
     draining_ = true;
     stop_waiting_for_limits();
-    for (auto& pooled : connections_)
+    for (auto& pooled : connections_) {
         if (pooled->waits_at) {
             pooled->stop_waiting();
             pooled->wake.notify();
         }
+        // Neither a connect nor a greeting is waited for: nothing of a message is under way there.
+        pooled->dial_abort.ask();
+        if (pooled->opening) pooled->connection->give_up();
+    }
     // Windows are their home shards' own, which end in any order: none is kept for longer than it is served.
     while (!rotation_.empty()) leave_rotation(rotation_.size() - 1, true);
     while (!idle_.empty()) {

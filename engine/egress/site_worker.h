@@ -50,6 +50,8 @@ class SiteWorker {
     size_t connecting() const { return connecting_; }
     uint64_t opened() const { return opened_; }
     uint64_t opened_tls() const { return opened_tls_; }
+    // Recipients pulled and not yet settled.
+    uint64_t carried() const { return carried_; }
 
   private:
     friend class PooledConnection;
@@ -137,6 +139,7 @@ class SiteWorker {
     Dialogue most_ = Dialogue::message;  // less once a host of the site was out of step
     bool draining_ = false;
     uint64_t opened_ = 0, opened_tls_ = 0;
+    uint64_t carried_ = 0;
     RecipientText text_;
 };
 

@@ -193,6 +193,14 @@ void Ring::fdatasync(int fd, Operation* operation) {
     ++in_flight_;
 }
 
+void Ring::fsync(int fd, Operation* operation) {
+    io_uring_sqe* entry = impl_->sqe();
+    io_uring_prep_fsync(entry, fd, 0);
+    impl_->prepare_file_operation(entry, "ring fsync", operation);
+    io_uring_sqe_set_data(entry, operation);
+    ++in_flight_;
+}
+
 void Ring::cancel(Operation* operation) {
     io_uring_sqe* entry = impl_->sqe();
     io_uring_prep_cancel(entry, operation, 0);

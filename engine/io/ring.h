@@ -52,6 +52,7 @@ class Ring {
     void poll(int fd, uint32_t events, Operation* operation);  // one shot
     void read(int fd, void* data, size_t size, uint64_t offset, Operation* operation);
     void fdatasync(int fd, Operation* operation);
+    void fsync(int fd, Operation* operation);
     // Asks for the operation's end; it completes with -ECANCELED, or as it would have.
     void cancel(Operation* operation);
     // Makes `other` return from wait(): the doorbell between shards. Call from this ring's thread.

@@ -76,19 +76,56 @@ Result<void> DeliveryLog::reopen() {
     if (target_.regular) retired_.push_back(std::move(target_.fd));
     target_ = std::move(*target);
     unsynced_ = false;
+    torn_ = false;
+    reserved_to_ = 0;
+    since_look_ = kLookEvery;
     POSTRIDER_CRASH_POINT("log.reopened");
     return {};
 }
 
+// Other shards append to the same file: each reserves behind the end that it sees, and what one has used the other sees.
+void DeliveryLog::renew_reserve() {
+    since_look_ = 0;
+    if (!target_.regular || !reserves_) return;
+    auto status = files::status(target_.fd.get());
+    if (!status) return;
+    const auto size = static_cast<uint64_t>(status->st_size);
+    reserve_left_ = reserved_to_ > size ? reserved_to_ - size : 0;
+    if (!space_low_ && reserve_left_ >= kReserve / 2) return;
+    auto reserved = files::reserve(target_.fd.get(), size, kReserve);
+    if (reserved) {
+        reserved_to_ = size + kReserve;
+        reserve_left_ = kReserve;
+    } else if (!is_no_space(reserved.error().code)) {
+        reserves_ = false;  // a full disk is met by the write then
+    }
+    space_low_ = reserves_ && !reserved;
+}
+
 Result<void> DeliveryLog::write_gathered() {
     if (buffer_.empty()) return {};
+    if (since_look_ >= kLookEvery) renew_reserve();
+    if (std::exchange(torn_, false)) buffer_.insert(0, 1, '\n');
     POSTRIDER_CRASH_POINT("log.write.before");
-    if (auto written = files::write_all(target_.fd.get(), buffer_.data(), buffer_.size()); !written)
-        return fail("delivery log " + path_ + ": " + written.error().text, written.error().code);
+    size_t done = 0;
+    auto written = files::write_on(target_.fd.get(), buffer_.data(), buffer_.size(), done);
     POSTRIDER_CRASH_POINT("log.write.after");
+    since_look_ += done;
+    unsynced_ |= done > 0 && target_.regular;
+    if (!written) {
+        keep_unwritten(done);
+        return fail("delivery log " + path_ + ": " + written.error().text, written.error().code);
+    }
     buffer_.clear();
-    unsynced_ = target_.regular;
     return {};
+}
+
+// A line of which a part was written is written again, whole, behind an end for the part: other shards append meanwhile.
+void DeliveryLog::keep_unwritten(size_t written) {
+    const size_t last_end = written > 0 ? buffer_.rfind('\n', written - 1) : std::string::npos;
+    const size_t whole = last_end == std::string::npos ? 0 : last_end + 1;
+    torn_ = written > whole;
+    buffer_.erase(0, whole);
 }
 
 Result<void> DeliveryLog::begin_commit(std::vector<int>& to_sync) {

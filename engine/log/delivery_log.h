@@ -101,6 +101,15 @@ class DeliveryLog final : public CommitParticipant {
 
     uint64_t records() const { return records_; }
 
+    // Room behind the log's end is reserved in steps, so that lines of what is in flight find it on a full disk (decision
+    // 0018). space_low(): it could not be renewed, take nothing new in. space_out(): it is nearly used, begin nothing new.
+    bool space_low() const { return space_low_; }
+    bool space_out() const { return space_low_ && reserve_left_ < kReserve / 4; }
+    // For the owner's clock while space_low().
+    void look_for_space() {
+        if (space_low_) renew_reserve();
+    }
+
     bool dirty() const override { return !buffer_.empty() || unsynced_ || !retired_.empty(); }
     bool urgent() const override { return buffer_.size() >= kWriteAt; }
     Result<void> write_gathered() override;
@@ -109,6 +118,11 @@ class DeliveryLog final : public CommitParticipant {
 
   private:
     static constexpr size_t kWriteAt = size_t{256} << 10;
+    static constexpr uint64_t kReserve = uint64_t{16} << 20;
+    static constexpr uint64_t kLookEvery = uint64_t{1} << 20;  // octets written
+
+    void renew_reserve();
+    void keep_unwritten(size_t written);
 
     struct Target {
         FileDescriptor fd;
@@ -126,6 +140,11 @@ class DeliveryLog final : public CommitParticipant {
     LogFormatter formatter_;
     std::string buffer_;
     bool unsynced_ = false;  // written since the last commit began
+    bool torn_ = false;      // the disk was full in the middle of a line
+    bool space_low_ = false;
+    bool reserves_ = true;   // the file system can
+    uint64_t reserved_to_ = 0, reserve_left_ = 0;
+    uint64_t since_look_ = kLookEvery;
     uint64_t records_ = 0;
 };
 

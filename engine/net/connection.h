@@ -71,6 +71,11 @@ class Connection {
     // the connection is fresh again. `source`: local address, or nothing for the kernel's choice.
     Task<int> connect(SocketAddress to, std::optional<SocketAddress> source, int64_t deadline_ms);
     void abort_connect();
+    // Who waits for input gets an error now (ECANCELED): the session is not to go on.
+    void give_up() {
+        end_input(ECANCELED);
+        wake();
+    }
 
     // Output.
     void append(std::string_view octets);

@@ -96,7 +96,8 @@ Task<void> Race::attempt(size_t index) {
 }
 
 Task<DialResult> Race::run() {
-    for (;;) {
+    const DialAbortable abortable(options_.abort, progress_);
+    while (!abortable.asked()) {
         start_due();
         if (winner_ != SIZE_MAX || under_way_ == 0) break;
         const bool more = !last_address() && under_way_ < options_.max_parallel;

@@ -27,6 +27,38 @@ class DialSlots {
     virtual void give_back() = 0;
 };
 
+// The caller's way to end a dial before its time: what is under way is given up, as -ECANCELED.
+class DialAbort {
+  public:
+    void ask() {
+        asked_ = true;
+        if (progress_) progress_->notify();
+    }
+    bool asked() const { return asked_; }
+
+  private:
+    friend class DialAbortable;
+    bool asked_ = false;
+    Event* progress_ = nullptr;  // of the dial under way
+};
+
+// Held by a dial while it can be ended.
+class DialAbortable {
+  public:
+    DialAbortable(DialAbort* abort, Event& progress) : abort_(abort) {
+        if (abort_) abort_->progress_ = &progress;
+    }
+    ~DialAbortable() {
+        if (abort_) abort_->progress_ = nullptr;
+    }
+    DialAbortable(const DialAbortable&) = delete;
+    DialAbortable& operator=(const DialAbortable&) = delete;
+    bool asked() const { return abort_ && abort_->asked_; }
+
+  private:
+    DialAbort* abort_;
+};
+
 struct DialOptions {
     std::optional<SocketAddress> source;
     size_t max_parallel = 1;
@@ -34,6 +66,7 @@ struct DialOptions {
     DurationMs attempt_ms = 5'000;   // an attempt ends then, unless it is the last address
     DurationMs timeout_ms = 30'000;  // all together
     DialSlots* slots = nullptr;      // none: nothing is counted
+    DialAbort* abort = nullptr;      // none: it takes its time
 };
 
 struct DialAttempt {

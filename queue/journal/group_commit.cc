@@ -28,8 +28,9 @@ bool GroupCommit::idle() const { return !in_flight_ && waiting_.empty() && !any_
 void GroupCommit::before_submit() {
     if (failed_) return;
     if (!in_flight_ && (!waiting_.empty() || any_dirty())) {
-        const int64_t due_ms = begun_ms_ + options_.commit_ms;
-        if (hurry_ || waiting_.size() >= options_.commit_at || reactor_.now_ms() >= due_ms) {
+        const int64_t due_ms = holding_ ? try_again_ms_ : begun_ms_ + options_.commit_ms;
+        const bool at_once = !holding_ && (hurry_ || waiting_.size() >= options_.commit_at);
+        if (at_once || reactor_.now_ms() >= due_ms) {
             begin();
             return;
         }
@@ -38,23 +39,52 @@ void GroupCommit::before_submit() {
     bool urgent = false;
     for (const auto* participant : participants_) urgent |= participant->urgent();
     if (!urgent) return;
+    if (holding_)
+        write_urgent();
+    else
+        write_all();
+}
+
+// In order: the log before the journal. False: the commit is held, or has failed.
+bool GroupCommit::write_all() {
     for (auto* participant : participants_) {
-        if (auto written = participant->write_gathered(); !written) {
+        auto written = participant->write_gathered();
+        if (written) continue;
+        if (!is_no_space(written.error().code)) {
             fail_for_good(written.error());
-            return;
+            return false;
+        }
+        try_again_ms_ = reactor_.now_ms() + kTryAgainMs;
+        if (!std::exchange(holding_, true) && on_hold_) on_hold_(written.error(), true);
+        if (!armed()) reactor_.arm(*this, try_again_ms_);
+        return write_urgent() && false;
+    }
+    if (std::exchange(holding_, false) && on_hold_) on_hold_({}, false);
+    return true;
+}
+
+bool GroupCommit::write_urgent() {
+    for (auto* participant : participants_) {
+        if (auto written = participant->write_urgent(); !written) {
+            fail_for_good(written.error());
+            return false;
         }
     }
+    return true;
 }
 
 void GroupCommit::begin() {
     POSTRIDER_CRASH_POINT("commit.begin");
     unlink();
+    for (auto* participant : participants_) participant->before_commit();
+    if (!write_all()) return;
     in_flight_ = true;
     hurry_ = false;
     begun_ms_ = reactor_.now_ms();
     begun_ns_ = reactor_.now_ns();
     committing_.swap(waiting_);
     to_sync_.clear();
+    folders_.clear();
     next_sync_ = 0;
     for (auto* participant : participants_) {
         if (auto begun = participant->begin_commit(to_sync_); !begun) {
@@ -62,8 +92,9 @@ void GroupCommit::begin() {
             fail_for_good(begun.error());
             return;
         }
+        participant->folders_to_sync(folders_);
     }
-    if (to_sync_.empty())
+    if (to_sync_.empty() && folders_.empty())
         reactor_.defer([this] { end(); });  // nothing of it needs a sync (a log on a pipe)
     else
         sync_next();
@@ -71,7 +102,12 @@ void GroupCommit::begin() {
 
 void GroupCommit::sync_next() {
     POSTRIDER_CRASH_POINT("commit.sync.before");
-    reactor_.ring().fdatasync(to_sync_[next_sync_++], this);
+    const size_t at = next_sync_++;
+    // A folder's names are no data: fdatasync may leave them out.
+    if (at < to_sync_.size())
+        reactor_.ring().fdatasync(to_sync_[at], this);
+    else
+        reactor_.ring().fsync(folders_[at - to_sync_.size()], this);
 }
 
 void GroupCommit::complete(int result, bool, std::span<const char>) {
@@ -83,7 +119,7 @@ void GroupCommit::complete(int result, bool, std::span<const char>) {
         return;
     }
     POSTRIDER_CRASH_POINT("commit.sync.after");
-    if (next_sync_ < to_sync_.size())
+    if (next_sync_ < to_sync_.size() + folders_.size())
         sync_next();
     else
         end();

@@ -1,6 +1,6 @@
 // Group commit: one sync makes everything durable that gathered since the last. One per shard.
 //
-// States:  gathering -> committing -> gathering ...   and from either, once and for good, -> failed
+// States:  gathering -> committing -> gathering ...   gathering <-> holding   and from any, once and for good, -> failed
 //
 //   gathering   records collect in the participants' buffers, releases in a queue. A commit begins when there is
 //               something to make durable and `commit_ms` have passed since the last one began (so the first after a
@@ -9,6 +9,9 @@
 //               other through the ring: the delivery log before the journal, so that no result is durable before the
 //               line that tells of it. New records gather meanwhile, and may be written, but wait for the next commit.
 //               When the last sync has ended, the releases that waited when it began are handed out, in order.
+//   holding     a write found no space (decision 0018). Nothing is lost: a participant keeps what it could not write, and it
+//               is tried again every 100 ms; nothing is released meanwhile, and the owner starts nothing new (on_hold).
+//               Intents go on being written: they have a reserve, and without it the commit fails.
 //   failed      a write or a sync has failed. Nothing is tried again: a second fsync reports success for data that is
 //               gone (FAULTS 94). on_failure is called once, nothing is released any more; the engine ends (exit 4).
 //
@@ -33,8 +36,14 @@ class CommitParticipant {
     virtual bool dirty() const = 0;
     // The buffer must be written before this turn's sends.
     virtual bool urgent() const = 0;
-    // write(2) of all that is gathered.
+    // A commit is about to begin: what belongs to it and is not gathered yet.
+    virtual void before_commit() {}
+    // write(2) of all that is gathered. An error for want of space leaves it gathered, to be written later.
     virtual Result<void> write_gathered() = 0;
+    // While the commit is held: what must be written before this turn's sends nevertheless.
+    virtual Result<void> write_urgent() { return {}; }
+    // Folders whose names the commit in flight must make durable, besides begin_commit()'s descriptors.
+    virtual void folders_to_sync(std::vector<int>&) {}
     // write_gathered(), then names the descriptors whose sync covers it, in order. They stay open until end_commit().
     virtual Result<void> begin_commit(std::vector<int>& to_sync) = 0;
     // All that was written when the commit began is durable.
@@ -57,6 +66,8 @@ class GroupCommit final : private Operation, private Timer {
     };
     using OnDurable = std::function<void(std::span<const Release>)>;
     using OnFailure = std::function<void(const Error&)>;
+    using OnHold = std::function<void(const Error& why, bool holding)>;
+    static constexpr DurationMs kTryAgainMs = 100;
 
     // Participants in the order of their writes and syncs: the delivery log, then the journal. All of them and this
     // outlive the reactor's last turn.
@@ -66,6 +77,8 @@ class GroupCommit final : private Operation, private Timer {
     // Set before the first turn. Both may append to the participants and call when_durable().
     void on_durable(OnDurable handler) { on_durable_ = std::move(handler); }
     void on_failure(OnFailure handler) { on_failure_ = std::move(handler); }
+    // Holding begins and ends.
+    void on_hold(OnHold handler) { on_hold_ = std::move(handler); }
 
     // Hands `release` out when all that was appended before this call is durable.
     void when_durable(const Release& release) { waiting_.push_back(release); }
@@ -78,6 +91,7 @@ class GroupCommit final : private Operation, private Timer {
     // Nothing gathered, nothing in flight, nobody waits.
     bool idle() const;
     bool failed() const { return failed_; }
+    bool holding() const { return holding_; }
     // No sync is with the kernel. After a failure too, this is not destroyed before.
     bool settled() const { return !in_flight_; }
     uint64_t commits() const { return commits_; }
@@ -89,6 +103,8 @@ class GroupCommit final : private Operation, private Timer {
     void on_timer() override {}  // wakes the turn; before_submit() decides
     void before_submit();
     void begin();
+    bool write_all();
+    bool write_urgent();
     void sync_next();
     void end();
     void fail_for_good(const Error& error);
@@ -99,15 +115,18 @@ class GroupCommit final : private Operation, private Timer {
     std::vector<CommitParticipant*> participants_;
     OnDurable on_durable_;
     OnFailure on_failure_;
+    OnHold on_hold_;
     std::vector<Release> waiting_, committing_;
-    std::vector<int> to_sync_;
-    size_t next_sync_ = 0;
+    std::vector<int> to_sync_, folders_;
+    size_t next_sync_ = 0;  // in both, one after the other
+    int64_t try_again_ms_ = 0;
     int64_t begun_ms_ = INT64_MIN / 2;
     MonoNs begun_ns_ = 0;
     int64_t last_commit_ns_ = 0;
     uint64_t commits_ = 0;
     bool in_flight_ = false;
     bool hurry_ = false;
+    bool holding_ = false;
     bool failed_ = false;
 };
 

@@ -58,8 +58,6 @@ void Journal::use_segment(const SegmentName& name, FileDescriptor fd) {
 }
 
 void Journal::prepare_next() {
-    if (space_low_ && ++commits_since_try_ < kCommitsBetweenTries) return;
-    commits_since_try_ = 0;
     const SegmentName name{shard_, next_sequence_++};
     auto fd = make_segment(name);
     space_low_ = !fd;
@@ -72,7 +70,7 @@ void Journal::prepare_next() {
 
 void Journal::adopt(OldSegment segment) {
     if (segment.files.empty()) {
-        remove_segment(segment.name);
+        condemn(segment.name);
         return;
     }
     next_sequence_ = std::max(next_sequence_, segment.name.sequence + 1);
@@ -104,8 +102,10 @@ void Journal::claim(const ClaimFacts& facts) {
 }
 
 void Journal::intent(const IntentFacts& facts) {
-    appended(encode_intent(seed_, facts, room()), facts.file);
-    intent_gathered_ = true;
+    char record[kRecordSizeMax];
+    const size_t size = encode_intent(seed_, facts, record);
+    intents_.append(record, size);
+    appended(0, facts.file);
 }
 
 void Journal::result(const ResultFacts& facts) {
@@ -121,30 +121,55 @@ void Journal::append_mark(RecordKind kind) {
 
 // --- Committing
 
-Result<void> Journal::write_gathered() {
-    intent_gathered_ = false;
-    if (gathered_ == 0) return {};
+// All of it or nothing: after a full disk what was written of it is cut off again, so that the file ends with a whole record.
+Result<void> Journal::write(const char* data, size_t size) {
+    if (size == 0) return {};
     POSTRIDER_CRASH_POINT("journal.write.before");
-    if (auto written = files::write_all(fd_.get(), buffer_.data(), gathered_); !written)
-        return fail("journal segment " + segment_file_name(current_.name) + ": " +
-                        written.error().text,
-                    written.error().code);
+    size_t done = 0;
+    auto written = files::write_on(fd_.get(), data, size, done);
     POSTRIDER_CRASH_POINT("journal.write.after");
-    written_ += gathered_;
+    if (written) {
+        written_ += size;
+        return {};
+    }
+    const std::string where = "journal segment " + segment_file_name(current_.name) + ": ";
+    if (is_no_space(written.error().code) && done > 0)
+        if (auto cut = files::truncate(fd_.get(), written_); !cut) return fail(where + cut.error().text, EIO);
+    return fail(where + written.error().text, written.error().code);
+}
+
+Result<void> Journal::write_urgent() {
+    if (auto written = write(intents_.data(), intents_.size()); !written) return written;
+    intents_.clear();
+    return {};
+}
+
+Result<void> Journal::write_gathered() {
+    if (auto written = write_urgent(); !written) return written;
+    if (auto written = write(buffer_.data(), gathered_); !written) return written;
     gathered_ = 0;
     return {};
 }
 
-Result<void> Journal::begin_commit(std::vector<int>& to_sync) {
-    if (!dirty()) return {};
+void Journal::before_commit() {
+    if (!dirty()) return;
     if (compaction_)
         compact_slice();
     else
         start_compaction();
     if (synced_ > marked_) append_mark(RecordKind::synced);
+}
+
+void Journal::folders_to_sync(std::vector<int>& folders) {
+    condemned_syncing_ = condemned_.size();
+    if (condemned_syncing_ > 0) options_.removed_from(folders);
+}
+
+Result<void> Journal::begin_commit(std::vector<int>& to_sync) {
+    if (!dirty()) return {};
     if (auto written = write_gathered(); !written) return written;
-    if (!next_ && 2 * written_ >= options_.segment_bytes) prepare_next();
-    if (next_ && written_ >= options_.segment_bytes) {
+    if (!next_ && !space_low_ && 2 * written_ >= options_.segment_bytes) prepare_next();
+    if (next_ && written_ >= rotate_at()) {
         if (auto rotated = rotate(to_sync); !rotated) return rotated;
     } else {
         to_sync.push_back(fd_.get());
@@ -172,8 +197,14 @@ Result<void> Journal::rotate(std::vector<int>& to_sync) {
 
 Result<void> Journal::end_commit() {
     synced_ = std::max(synced_, syncing_to_);
-    for (auto& fd : sealed_) fd.close();
+    // Without a change of size: it gives back what was reserved behind the end.
+    for (auto& fd : sealed_)
+        if (auto size = files::status(fd.get()))
+            if (auto cut = files::truncate(fd.get(), static_cast<uint64_t>(size->st_size)); !cut) trouble_ = cut.error();
     sealed_.clear();
+    for (size_t i = 0; i < condemned_syncing_; ++i) remove_segment(condemned_[i]);
+    condemned_.erase(condemned_.begin(), condemned_.begin() + static_cast<std::ptrdiff_t>(condemned_syncing_));
+    condemned_syncing_ = 0;
     if (compaction_ && compaction_->finished) {
         find_old(compaction_->name)->files = FileSet{};
         compaction_.reset();
@@ -181,7 +212,7 @@ Result<void> Journal::end_commit() {
     // Besides the one that was compacted: a segment whose files were all gone before it was rotated out.
     std::erase_if(old_, [&](const Segment& segment) {
         if (!segment.files.empty()) return false;
-        remove_segment(segment.name);
+        condemn(segment.name);
         return true;
     });
     return {};
@@ -195,9 +226,16 @@ void Journal::forget(FileId file) {
     std::erase_if(old_, [&](Segment& segment) {
         if (!segment.files.erase(file) || !segment.files.empty()) return false;
         if (compaction_ && compaction_->name == segment.name) compaction_.reset();
-        remove_segment(segment.name);
+        condemn(segment.name);
         return true;
     });
+}
+
+void Journal::condemn(const SegmentName& name) {
+    if (options_.removed_from)
+        condemned_.push_back(name);
+    else
+        remove_segment(name);
 }
 
 void Journal::remove_segment(const SegmentName& name) {
@@ -208,7 +246,7 @@ void Journal::remove_segment(const SegmentName& name) {
 }
 
 uint64_t Journal::octets() const {
-    uint64_t sum = written_ + gathered_;
+    uint64_t sum = written_ + gathered_ + intents_.size();
     for (const auto& segment : old_) sum += segment.size;
     return sum;
 }
@@ -258,6 +296,7 @@ void Journal::abandon_compaction(Error why) {
 void Journal::compact_slice() {
     const Segment* from = find_old(compaction_->name);
     POSTRIDER_CHECK(from, "the segment in compaction is one of ours");
+    if (space_low_ || gathered_ >= kWriteAt) return;  // not now: what it copies takes room
     uint64_t read = 0;
     POSTRIDER_CRASH_POINT("journal.compact.slice");
     while (!compaction_->finished && read < options_.compact_slice_bytes) {

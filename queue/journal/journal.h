@@ -3,11 +3,14 @@
 //
 // Segments
 // * Only the newest is written. Its blocks are reserved beyond its end when it is made (decision 0010), and the next
-//   one is made when it is half full: what is in flight can be recorded on a full disk. When the next cannot be made,
-//   space_low() holds until it can; then the intake must take nothing new. A full segment without a next one grows.
-// * Rotation happens when a commit begins: the full segment is sealed and synced in that commit with the new one.
+//   one is made when it is half full: what is in flight can be recorded on a full disk (decision 0018). When the next
+//   cannot be made, space_low() holds until it can; then the intake must take nothing new. At three quarters without a
+//   next one space_out() holds too: no new transaction begins, the last quarter is for what is in flight.
+// * Rotation happens when a commit begins and the newest is three quarters full: it is sealed and synced in that commit,
+//   and what is still reserved behind its end is given back.
 // * A segment counts the files it speaks of. forget() tells that a file has left active/: a segment that speaks of no
-//   other is removed. This order makes removal safe in any order of segments: what a lost record would have denied
+//   other is removed, after a commit that has also synced the folders the files were removed from: should a power cut
+//   bring a file back, the records of what was done with it are still there. This order makes removal safe in any order of segments: what a lost record would have denied
 //   ("not done yet") can no longer be acted upon.
 // * Compaction: when the segments together are larger than `compact_above_bytes` and than four times their live part,
 //   the oldest is read again, a slice each commit, its live facts are appended to the newest, and it is removed after a
@@ -49,6 +52,8 @@ class Journal final : public CommitParticipant {
         // False: a final result of this recipient is durable, so that its older intents and deferrals say nothing any
         // more. Asked by compaction only; without it they are kept.
         std::function<bool(FileId, uint32_t place, uint32_t recipient)> undecided;
+        // The folders of active/, to be synced before a segment is removed. None: it is removed at once.
+        std::function<void(std::vector<int>&)> removed_from;
     };
 
     // Makes the first segment, durable. `directory` (<spool>/journal) outlives the journal; `sequence` is higher than
@@ -69,6 +74,11 @@ class Journal final : public CommitParticipant {
     void forget(FileId file);
 
     bool space_low() const { return space_low_; }
+    bool space_out() const { return space_low_ && written_ + gathered_ >= rotate_at(); }
+    // Tries again to make the next segment; for the owner's clock while space_low().
+    void look_for_space() {
+        if (space_low_) prepare_next();
+    }
     uint64_t octets() const;       // of all segments
     uint64_t live_octets() const;  // estimated by the share of files that are still there
     size_t segments() const { return 1 + old_.size(); }
@@ -77,16 +87,20 @@ class Journal final : public CommitParticipant {
     const Error& last_trouble() const { return trouble_; }
 
     bool dirty() const override {
-        return gathered_ > 0 || written_ > synced_ || !sealed_.empty() || compaction_;
+        return gathered_ > 0 || !intents_.empty() || written_ > synced_ || !sealed_.empty() || compaction_ ||
+               !condemned_.empty();
     }
-    bool urgent() const override { return intent_gathered_ || gathered_ >= kWriteAt; }
+    bool urgent() const override { return !intents_.empty() || gathered_ >= kWriteAt; }
+    void before_commit() override;
     Result<void> write_gathered() override;
+    Result<void> write_urgent() override;
+    void folders_to_sync(std::vector<int>& folders) override;
     Result<void> begin_commit(std::vector<int>& to_sync) override;
     Result<void> end_commit() override;
 
   private:
     static constexpr size_t kWriteAt = size_t{256} << 10;
-    static constexpr uint32_t kCommitsBetweenTries = 100;  // to make a segment on a full disk
+    uint64_t rotate_at() const { return options_.segment_bytes / 4 * 3; }
 
     struct Segment {
         SegmentName name;
@@ -109,6 +123,7 @@ class Journal final : public CommitParticipant {
     void prepare_next();
     Result<void> rotate(std::vector<int>& to_sync);
     RecordBuffer room();
+    Result<void> write(const char* data, size_t size);
     void appended(size_t size, FileId file);
     void append_mark(RecordKind kind);
     void start_compaction();
@@ -116,6 +131,7 @@ class Journal final : public CommitParticipant {
     void copy_if_live(const Segment& from, const JournalRecord& record);
     void abandon_compaction(Error why);
     Segment* find_old(const SegmentName& name);
+    void condemn(const SegmentName& name);
     void remove_segment(const SegmentName& name);
 
     const int directory_;
@@ -131,15 +147,16 @@ class Journal final : public CommitParticipant {
     std::optional<Compaction> compaction_;
     std::vector<char> buffer_;  // of the current segment's records
     size_t gathered_ = 0;       // octets of it in use
+    std::string intents_;       // apart: they are written even while the rest is held
+    std::vector<SegmentName> condemned_;  // of no more use; the first `condemned_syncing_` are covered by the commit in flight
+    size_t condemned_syncing_ = 0;
     uint64_t written_ = 0;      // octets of the current segment that are written,
     uint64_t syncing_to_ = 0;   // that the commit in flight, or else the last, covers,
     uint64_t synced_ = 0;       // that are durable,
     uint64_t marked_ = 0;       // that the last `synced` record tells of
     FileId last_file_ = 0;      // counted last: a batch's records come in runs
     uint64_t records_ = 0;
-    bool intent_gathered_ = false;
     bool space_low_ = false;
-    uint32_t commits_since_try_ = 0;
     Error trouble_;
 };
 

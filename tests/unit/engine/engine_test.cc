@@ -16,6 +16,8 @@ constexpr size_t kMessages = 20'000;
 
 class EngineShards : public test::Rehearsal, public ::testing::WithParamInterface<unsigned> {};
 
+class EngineLedger : public test::Rehearsal {};
+
 std::string many_domains(size_t i) { return i % 2 ? "hot.test" : fmt::format("d{}.test", i % 97); }
 
 TEST_P(EngineShards, EveryMessageOnceWithinTheLimits) {
@@ -171,6 +173,47 @@ TEST_F(EngineLife, AdminAnswersDuringALongDrain) {
     EXPECT_GE(asked, 1);
     EXPECT_TRUE(engine_->join());
     EXPECT_EQ(engine_->totals().delivered, 1u);
+}
+
+// Promise 1, watched: a recipient that nobody holds, and one that two hold, are noticed and told.
+TEST_F(EngineLedger, ABreachIsNoticed) {
+    start_sink(plain_sink());
+    submit_many(2'000, many_domains);
+    start_engine(2);
+    const auto check = [&] {
+        const uint64_t before = engine_->ledger().checks;
+        return wait_for([&] {
+            engine_->check_ledger();
+            return engine_->ledger().checks > before;
+        });
+    };
+    while (engine_->totals().finals() < 2'000) {
+        ASSERT_TRUE(check());
+        ASSERT_EQ(engine_->ledger().breaches, 0u) << engine_->ledger().missing();
+    }
+    ASSERT_TRUE(check());
+    EXPECT_EQ(engine_->ledger().breaches, 0u);
+    EXPECT_EQ(engine_->ledger().accepted, 2'000u);
+    const auto fake = [&](uint64_t accepted, uint64_t delivered) {
+        engine_->on_each_shard([&](Shard& shard) {
+            if (&shard.metrics() != &engine_->shared().metrics[0]) return;
+            shard.metrics().accepted.add(accepted);
+            shard.metrics().delivered.add(delivered);
+        });
+    };
+    ::testing::internal::CaptureStderr();
+    fake(1, 0);
+    ASSERT_TRUE(check());
+    EXPECT_EQ(engine_->ledger().missing(), 1);
+    fake(0, 3);
+    ASSERT_TRUE(check());
+    EXPECT_EQ(engine_->ledger().missing(), -2);
+    const std::string told = ::testing::internal::GetCapturedStderr();
+    EXPECT_NE(told.find("LEDGER BREACH"), std::string::npos) << told;
+    EXPECT_NE(told.find("1 are missing"), std::string::npos) << told;
+    EXPECT_NE(told.find("2 are counted twice"), std::string::npos) << told;
+    EXPECT_EQ(status_json(*engine_, 0)["ledger"]["breaches"], 2);
+    end_engine();
 }
 
 }  // namespace

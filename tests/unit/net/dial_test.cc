@@ -162,5 +162,25 @@ TEST(Dial, AlternatesFamilies) {
     EXPECT_EQ(addresses, expected);
 }
 
+// A shutdown does not wait for a host that answers no SYN.
+TEST(Dial, IsGivenUpWhenTheCallerAsks) {
+    Shard shard;
+    DeafListener deaf;
+    DialAbort abort;
+    DialOptions options;
+    options.abort = &abort;
+    Outcome outcome;
+    struct Later final : Timer {
+        DialAbort& abort;
+        explicit Later(DialAbort& a) : abort(a) {}
+        void on_timer() override { abort.ask(); }
+    } later(abort);
+    shard.reactor->arm(later, shard.reactor->now_ms() + 100);
+    shard.run(dial_and_close(shard, {deaf.address}, options, outcome.result, outcome.took_ms));
+    EXPECT_FALSE(outcome.result.connection);
+    EXPECT_EQ(outcome.result.error(), -ECANCELED);
+    EXPECT_LT(outcome.took_ms, 3'000);
+}
+
 }  // namespace
 }  // namespace postrider

@@ -311,5 +311,22 @@ TEST_F(BacklogTest, LosesAndRepeatsNothingLikeItsModel) {
     EXPECT_TRUE(loop_.run_until([&] { return domains().empty(); }));
 }
 
+// Promise 4: neither a park of an hour nor a site that pulls nothing keeps mail past its age.
+TEST_F(BacklogTest, WhatIsTooOldExpiresInAParkAndBehindALimit) {
+    const FileSlot old = add_file(now_s() - schedule_.max_age_s + 2);
+    backlog_->park(2, now_s() + 3'600, "down");
+    const RecordId parked = accept({.domain = 2, .file = old});
+    const RecordId young = accept({.domain = 2});
+    const auto unpulled = accept({.domain = 3, .file = old}, 300);  // more than a window holds; nobody pulls
+    const RecordId also_young = accept({.domain = 3});
+    ASSERT_TRUE(loop_.run_until([&] { return owner_.expired.size() == 301; }, 6'000)) << owner_.expired.size();
+    EXPECT_EQ(std::set<RecordId>(owner_.expired.begin(), owner_.expired.end()).size(), 301u);
+    EXPECT_TRUE(std::ranges::find(owner_.expired, parked) != owner_.expired.end());
+    EXPECT_EQ(backlog_->held(), 2u);
+    EXPECT_EQ(backlog_->counts().parked, 1u);
+    backlog_->unpark(2);
+    EXPECT_THAT(pull_announced(), ::testing::UnorderedElementsAre(young, also_young));
+}
+
 }  // namespace
 }  // namespace postrider

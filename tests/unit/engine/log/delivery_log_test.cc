@@ -385,5 +385,32 @@ TEST(DeliveryLog, ASymbolicLinkIsRefused) {
     EXPECT_FALSE(std::filesystem::exists(dir / "elsewhere"));
 }
 
+// /dev/full says ENOSPC to every write: what is gathered stays gathered.
+TEST(DeliveryLog, AFullDiskKeepsTheLines) {
+    auto log = DeliveryLog::open("/dev/full");
+    ASSERT_TRUE(log) << log.error().text;
+    (*log)->append(full_record());
+    for (int i = 0; i < 3; ++i) {
+        const auto written = (*log)->write_gathered();
+        ASSERT_FALSE(written);
+        EXPECT_TRUE(is_no_space(written.error().code));
+        EXPECT_TRUE((*log)->dirty());
+    }
+}
+
+TEST(DeliveryLog, RoomIsReservedBehindTheEndOfTheLog) {
+    Folder dir;
+    const std::string path = dir / "delivery.jsonl";
+    auto log = std::move(*DeliveryLog::open(path));
+    log->append(full_record());
+    ASSERT_TRUE(log->write_gathered());
+    struct stat st;
+    ASSERT_EQ(stat(path.c_str(), &st), 0);
+    EXPECT_LT(st.st_size, 4096);
+    EXPECT_GE(st.st_blocks * 512, 16 << 20);
+    EXPECT_FALSE(log->space_low());
+    EXPECT_FALSE(log->space_out());
+}
+
 }  // namespace
 }  // namespace postrider

@@ -220,5 +220,58 @@ TEST(GroupCommit, AFailedWriteIsForGood) {
     EXPECT_EQ(recover(dir, report).find(1)->count, 4u);
 }
 
+// A disk that is full: writes fail until there is space.
+class Full final : public CommitParticipant {
+  public:
+    bool dirty() const override { return waiting > 0 || written > 0; }
+    bool urgent() const override { return false; }
+    Result<void> write_gathered() override {
+        if (full) return fail("no space", ENOSPC);
+        written += std::exchange(waiting, 0);
+        return {};
+    }
+    Result<void> begin_commit(std::vector<int>&) override { return {}; }
+    Result<void> end_commit() override {
+        durable += std::exchange(written, 0);
+        return {};
+    }
+    bool full = true;
+    int waiting = 0, written = 0, durable = 0;
+};
+
+// FAULTS 93: nothing is released and nothing fails; intents of what is under way still reach the journal.
+TEST(GroupCommit, AFullDiskHoldsTheCommitAndSpaceLetsItGo) {
+    TempDir dir;
+    ShardLoop loop;
+    Full log;
+    auto journal = open_journal(dir);
+    GroupCommit commit(*loop, {}, {&log, journal.get()});
+    std::vector<bool> holds;
+    size_t released = 0;
+    bool failed = false;
+    commit.on_hold([&](const Error&, bool holding) { holds.push_back(holding); });
+    commit.on_durable([&](std::span<const Release> releases) { released += releases.size(); });
+    commit.on_failure([&](const Error&) { failed = true; });
+    log.waiting = 1;
+    journal->result({7, 1, 0, 1, RecordKind::delivered, 1, 0});
+    journal->intent({8, 1, 0, 1});
+    commit.when_durable({7});
+    const int64_t end_ms = loop->now_ms() + 400;
+    while (loop->now_ms() < end_ms) loop.turn(5);
+    EXPECT_EQ(holds, std::vector<bool>{true}) << "told once, however often it is tried";
+    EXPECT_TRUE(commit.holding());
+    EXPECT_EQ(released, 0u);
+    RecoveryReport report;
+    const auto state = recover(dir, report);
+    ASSERT_NE(state.find(8), nullptr) << "the intent is written";
+    EXPECT_EQ(state.find(7), nullptr) << "a result never before its line";
+    log.full = false;
+    ASSERT_TRUE(loop.run_until([&] { return released == 1; }, 1'000));
+    EXPECT_EQ(holds, (std::vector<bool>{true, false}));
+    EXPECT_EQ(log.durable, 1);
+    EXPECT_FALSE(failed);
+    ASSERT_TRUE(loop.run_until([&] { return commit.idle(); }));
+}
+
 }  // namespace
 }  // namespace postrider::testing

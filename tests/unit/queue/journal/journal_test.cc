@@ -269,5 +269,62 @@ TEST(Journal, KilledAtAnyMomentNothingReportedIsMissing) {
     EXPECT_GT(delivered.size(), 10u);
 }
 
+// The size follows what is left: a million results pass, one recipient of the first file waits on.
+TEST(Journal, AMillionResultsLeaveAJournalAsSmallAsWhatIsLeft) {
+    Journal::Options options;
+    options.segment_bytes = 1 << 20;
+    options.compact_above_bytes = 4 << 20;
+    Fixture f(options);
+    f.journal->claim({1, 1, 1, 1, SpoolForm::batch, "waits.bsmtp"});
+    f.journal->result({1, 7, 0, 1, RecordKind::deferred, 1, 9});
+    constexpr uint32_t kPerFile = 1'000;
+    uint64_t most = 0;
+    for (FileId file = 2; file < 1'002; ++file) {
+        f.journal->claim({file, 1, 1, 1, SpoolForm::batch, "goes.bsmtp"});
+        for (uint32_t i = 0; i < kPerFile; ++i) {
+            f.journal->intent({file, i, 0, 1});
+            f.journal->result({file, i, 0, 1, RecordKind::delivered, 1, 0});
+        }
+        f.settle();
+        f.journal->forget(file);
+        most = std::max(most, f.journal->octets());
+    }
+    f.settle();
+    EXPECT_GE(f.journal->records(), 2'000'000u);
+    EXPECT_LE(most, 8u << 20);
+    EXPECT_LE(f.journal->octets(), 6u << 20) << f.journal->segments();
+    RecoveryReport report;
+    const auto state = recover(f.dir, report);
+    const auto* found = state.find(1);
+    ASSERT_TRUE(found && found->claimed);
+    ASSERT_EQ(state.recipients(*found).size(), 1u);
+    EXPECT_EQ(state.recipients(*found)[0].due_s, 9u);
+}
+
+// A segment is removed only when the folders its files left have been synced.
+TEST(Journal, ASegmentOutlivesItsFilesUntilTheirFoldersAreSynced) {
+    auto options = small_segments();
+    size_t asked = 0;
+    int folder = -1;
+    options.removed_from = [&](std::vector<int>& folders) {
+        ++asked;
+        folders.push_back(folder);
+    };
+    Fixture f(options);
+    folder = f.dir.fd();
+    for (FileId file = 1; file <= 500; ++file) {
+        f.life(file, true);
+        if (file % 20 == 0) f.settle();
+    }
+    ASSERT_GE(f.journal->segments(), 2u);
+    EXPECT_EQ(asked, 0u);
+    ASSERT_TRUE(std::filesystem::exists(f.dir / "0-1.log"));
+    for (FileId file = 1; file <= 500; ++file) f.journal->forget(file);
+    EXPECT_TRUE(std::filesystem::exists(f.dir / "0-1.log")) << "no folder is synced yet";
+    f.settle();
+    EXPECT_FALSE(std::filesystem::exists(f.dir / "0-1.log"));
+    EXPECT_GE(asked, 1u);
+}
+
 }  // namespace
 }  // namespace postrider::testing
