@@ -8,8 +8,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <future>
-#include <latch>
-#include <unordered_set>
 
 #include <fmt/format.h>
 
@@ -72,14 +70,18 @@ void pin_to_core(size_t number) {
     }
 }
 
-// Files that have left active/ since: no record of them matters, and a segment that speaks of no other may go.
-Result<void> forget_gone(const SpoolDirectory& spool, RecoveredState& recovered) {
-    std::unordered_set<FileId> there;
-    if (auto listed = spool.scan_active([&](FileId id) { there.insert(id); }); !listed) return listed;
-    std::vector<FileId> gone;
-    for (const auto& file : recovered.files())
-        if (!there.contains(file.id)) gone.push_back(file.id);
-    for (const FileId id : gone) recovered.forget(id);
+// What the runs before this one have left: the files in active/, and what the journals know of them. Of other files no
+// record matters, and a segment that speaks of no other may go.
+Result<void> recover(SharedState& shared, RecoveryReport& report) {
+    FileSet there;
+    auto listed = shared.spool->scan_active([&](FileId id) {
+        if (there.insert(id)) shared.left_over.push_back(id);
+    });
+    if (!listed) return listed;
+    auto recovered = recover_journals(shared.spool->journal(), report, &there);
+    if (!recovered) return fail("journal: " + recovered.error().text, EBADMSG);
+    shared.old_segments = recovered->take_segments();
+    shared.recovered = std::make_shared<RecoveredState>(std::move(*recovered));
     return {};
 }
 
@@ -165,12 +167,10 @@ Result<std::unique_ptr<Engine>> Engine::start(Config config) {
     auto control = Control::open(*engine, shared);
     if (!control) return std::unexpected(control.error());
     engine->control_ = std::move(*control);
-    auto recovered = recover_journals(shared.spool->journal(), engine->report_);
-    if (!recovered) return fail("journal: " + recovered.error().text, EBADMSG);
-    if (auto forgotten = forget_gone(*shared.spool, *recovered); !forgotten)
-        return std::unexpected(forgotten.error());
-    shared.old_segments = recovered->take_segments();
-    shared.recovered = std::make_shared<RecoveredState>(std::move(*recovered));
+    auto scratch = shared.spool->open_scratch();
+    if (!scratch) return std::unexpected(scratch.error());
+    shared.files.spill_names_to(std::move(*scratch));
+    if (auto recovered = recover(shared, engine->report_); !recovered) return std::unexpected(recovered.error());
     if (auto started = engine->start_shards(); !started) return std::unexpected(started.error());
     return engine;
 }
@@ -178,18 +178,14 @@ Result<std::unique_ptr<Engine>> Engine::start(Config config) {
 Result<void> Engine::start_shards() {
     SharedState& shared = *shared_;
     std::vector<std::future<Result<Shard*>>> made;
-    // No shard takes a file from new/ before every shard has listed active/: the names decide who claims, the ids who
-    // recovers, and a shard that listed late would recover, and send again, what another had just claimed.
-    auto all_have_listed = std::make_shared<std::latch>(static_cast<std::ptrdiff_t>(shared.shards));
     ended_.resize(shared.shards);
     for (size_t i = 0; i < shared.shards; ++i) {
         std::promise<Result<Shard*>> promise;
         made.push_back(promise.get_future());
         ++running_;
-        threads_.emplace_back([this, &shared, i, all_have_listed, ready = std::move(promise)]() mutable {
+        threads_.emplace_back([this, &shared, i, ready = std::move(promise)]() mutable {
             pin_to_core(i);
             auto shard = Shard::make(static_cast<ShardId>(i), shared);
-            all_have_listed->arrive_and_wait();
             if (!shard) {
                 ready.set_value(std::unexpected(shard.error()));
                 --running_;
@@ -209,6 +205,8 @@ Result<void> Engine::start_shards() {
         else
             outcome = std::unexpected(shard.error());
     }
+    shared.left_over = {};
+    shared.recovered.reset();  // the shards hold it until they have published what it tells of
     if (outcome) return outcome;
     shared.drained += shared.shards - shards_.size();
     stop_at_once();

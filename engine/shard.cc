@@ -14,8 +14,11 @@ namespace {
 constexpr DurationMs kCountEveryMs = 10;
 constexpr DurationMs kLongestWaitMs = 100;
 constexpr DurationMs kLookForSpaceEveryMs = 500;
-// A connection with TLS, its session and its buffers: what the memory budget keeps free for each.
-constexpr uint64_t kConnectionBytes = 64 * 1024;
+// A connection with TLS, its session and its buffers: what the memory budget counts for each (docs/benchmarks.md).
+constexpr uint64_t kConnectionBytes = 40 * 1024;
+// The queue may always hold so many records, enough to keep connections at work: an intake that waited until they need less
+// would wait for ever.
+constexpr uint64_t kRecordsLeast = 16 * 1024;
 
 HoldTable::Verdict judge(const HoldTable& holds, Site& site) {
     auto verdict = holds.of_site(site.name());
@@ -37,6 +40,19 @@ SharedState::SharedState(Config c, size_t shard_count, std::vector<EgressSource>
     schedule.retry_after_ms = config.retry.retry_after_ms;
     schedule.max_age_s = config.retry.max_age_ms / kMsPerSecond;
     content_rules.long_lines_send = config.content.long_lines == LongLines::send;
+}
+
+MemoryUse SharedState::memory() const {
+    MemoryUse use;
+    use.records = arena.in_use() * sizeof(Record);
+    use.files = files.bytes();
+    use.names = domains.bytes() + labels.bytes();
+    use.connections = sockets.used() * kConnectionBytes;
+    return use;
+}
+
+bool SharedState::has_room() const {
+    return arena.in_use() < kRecordsLeast + shards * RecordSupply::kMost || memory().sum() < config.limits.memory;
 }
 
 Shard::Shard(ShardId id, SharedState& shared, std::unique_ptr<Reactor> reactor)
@@ -96,7 +112,7 @@ Result<void> Shard::build() {
     reactor_->each_turn([this] { return backlog_->walk(); });
     reactor_->each_turn([this] { return settle_doomed(); });
     set_holds(shared_.holds);
-    return intake_->start(shared_.recovered);
+    return intake_->start(shared_.left_over, shared_.recovered);
 }
 
 void Shard::register_mail() {
@@ -389,17 +405,15 @@ int64_t Shard::retry_wait_s(uint32_t attempts) { return shared_.schedule.wait_s(
 // ---- intake
 
 bool Shard::has_room() {
-    const uint64_t connections = shared_.sockets.used() * kConnectionBytes;
     return !shared_.failed.load(std::memory_order_relaxed) && !journal_->space_low() && !log_->space_low() &&
-           !commit_->holding() && shared_.arena.bytes() + connections < shared_.config.limits.memory;
+           !commit_->holding() && shared_.has_room();
 }
 
 int64_t Shard::claim_time_s(int64_t submitted_ns) {
     return holds_ ? holds_->created_s(now_s(), submitted_ns) : now_s();
 }
 
-void Shard::claimed(FileSlot slot) {
-    const SpoolFile& file = shared_.files[slot];
+void Shard::claimed(FileSlot, const SpoolFile& file) {
     int64_t latest_s = shared_.latest_claim_s.load(std::memory_order_relaxed);
     while (file.created_s > latest_s &&
            !shared_.latest_claim_s.compare_exchange_weak(latest_s, file.created_s, std::memory_order_relaxed)) {
@@ -413,7 +427,7 @@ void Shard::refused_recipient(const RefusedRecipient& refused) {
     metrics_.refused_recipients.add();
     LogRecord record;
     record.type = LogType::bounce;
-    record.id = message_id(*refused.file, refused.message_number | 0x80000000u);
+    record.id = message_id(refused.file->id, refused.message_number | 0x80000000u);
     record.recipient = refused.text;
     record.response = {.code = 550, .enhanced_class = 5, .enhanced_subject = 1, .enhanced_detail = 3,
                        .content = refused.why.text};
@@ -426,7 +440,7 @@ void Shard::refused_recipient(const RefusedRecipient& refused) {
 void Shard::refused_message(const SpoolFile& file, const RefusedMessage& refused, const std::string& bad_name) {
     LogRecord record;
     record.type = LogType::rejection;
-    record.id = message_id(file, refused.number | 0x80000000u);
+    record.id = message_id(file.id, refused.number | 0x80000000u);
     record.sender = refused.sender;
     record.size = refused.size;
     record.response = {.code = 554, .enhanced_class = 5, .enhanced_subject = 6, .enhanced_detail = 0,

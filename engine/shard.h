@@ -32,9 +32,19 @@
 
 namespace postrider {
 
+// What [limits] memory counts, in octets.
+struct MemoryUse {
+    uint64_t records = 0, files = 0, names = 0, connections = 0;
+    uint64_t sum() const { return records + files + names + connections; }
+};
+
 // Made before the shards, ended after them.
 struct SharedState {
     SharedState(Config c, size_t shard_count, std::vector<EgressSource> egress_sources);
+
+    MemoryUse memory() const;
+    // False: the intake waits until the queue is smaller.
+    bool has_room() const;
 
     const Config config;
     const size_t shards;
@@ -51,7 +61,8 @@ struct SharedState {
     SessionCache tls_sessions;
     std::unique_ptr<TlsContext> tls, verified_tls;
     std::unique_ptr<SpoolDirectory> spool;
-    std::shared_ptr<RecoveredState> recovered;
+    std::vector<FileId> left_over;  // in active/ at the start; each shard takes its part
+    std::shared_ptr<RecoveredState> recovered;  // until the shards are made
     std::vector<OldSegment> old_segments;  // of earlier runs; shard 0 takes them over
     std::vector<ShardMetrics> metrics;
     std::atomic<size_t> drained{0};   // shards that have ended their sessions
@@ -107,7 +118,7 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     bool has_room() override;
     int64_t claim_time_s(int64_t submitted_ns) override;
     void publish(RecordChain chain) override;
-    void claimed(FileSlot slot) override;
+    void claimed(FileSlot slot, const SpoolFile& file) override;
     void refused_recipient(const RefusedRecipient& refused) override;
     void refused_message(const SpoolFile& file, const RefusedMessage& refused, const std::string& bad_name) override;
     void refused_file(FileId id, const std::string& name, uint64_t size, const std::string& why) override;

@@ -38,12 +38,13 @@ void Shard::before_dot(QueuedMessage& message) {
 
 void Shard::log(const Settled& settled) {
     const Record& record = shared_.arena[settled.id];
-    const SpoolFile& file = shared_.files[record.file];
+    const FileEntry& file = shared_.files[record.file];
+    const std::string name = settled.message ? std::string() : shared_.files.name(record.file);
     LogRecord line;
     line.type = settled.type;
     line.possible_duplicate = record.possible_duplicate || settled.outcome->possible_duplicate;
     line.num_attempts = record.attempts;
-    line.id = message_id(file, record.place);
+    line.id = message_id(file.id, record.place);
     line.recipient = settled.recipient;
     line.queue = shared_.domains.name(record.domain);
     if (settled.message) {
@@ -56,7 +57,7 @@ void Shard::log(const Settled& settled) {
     }
     line.campaign = shared_.labels.name(record.campaign);
     line.tenant = shared_.labels.name(record.tenant);
-    line.file = file.name;
+    line.file = settled.message ? std::string_view(settled.message->file().name) : name;
     line.response = logged(*settled.outcome);
     line.event_us = reactor_->wall_us();
     line.created_s = file.created_s;
@@ -198,14 +199,14 @@ bool Shard::settle_doomed() {
 
 void Shard::on_durable(std::span<const Release> releases) {
     for (const Release& release : releases) {
-        SpoolFile& file = shared_.files[release.b];
+        FileEntry& file = shared_.files[release.b];
         if (file.pending.fetch_sub(1, std::memory_order_acq_rel) == 1) file_settled(release.b);
     }
 }
 
 // Every recipient's fate is durable: the file may go.
 void Shard::file_settled(FileSlot slot) {
-    const SpoolFile& file = shared_.files[slot];
+    const FileEntry& file = shared_.files[slot];
     const FileId id = file.id;
     reader_.forget(slot);
     POSTRIDER_CRASH_POINT("remove.index.before");

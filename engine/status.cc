@@ -56,6 +56,9 @@ json status_json(Engine& engine, int64_t started_s) {
     status["ledger"] = {{"checks", ledger.checks}, {"breaches", ledger.breaches}, {"accepted", ledger.accepted},
                         {"final", ledger.finals},  {"pending", ledger.counted},   {"missing", ledger.missing()}};
     status["short_of_space"] = engine.shared().short_of_space.load() > 0;
+    const MemoryUse memory = engine.shared().memory();
+    status["memory"] = {{"limit", engine.config().limits.memory}, {"records", memory.records}, {"files", memory.files},
+                        {"names", memory.names}, {"connections", memory.connections}};
     status["dns_queries"] = totals.dns_queries;
     std::vector<std::pair<std::string, SiteLine>> busiest(sites.begin(), sites.end());
     std::ranges::sort(busiest, [](const auto& a, const auto& b) { return a.second.connections > b.second.connections; });

@@ -18,6 +18,7 @@ namespace {
 
 constexpr size_t kReadBlock = 256 * 1024;
 constexpr size_t kFilesInSlice = 8;
+constexpr size_t kPublishedInSlice = 8192;  // messages and recipients
 constexpr DurationMs kPauseMs = 1'000;
 
 // When the file was last renamed: into new/, or by its claim.
@@ -34,8 +35,7 @@ bool is_batch_opening(const char* first) {
 
 struct Intake::Job {
     enum class Stage : uint8_t { reading, reporting, publishing, refusing } stage = Stage::reading;
-    std::unique_ptr<SpoolFile> unlisted;  // until it is in the table
-    SpoolFile* file = nullptr;
+    SpoolFile file;
     FileSlot slot = 0;
     FileDescriptor data, index;
     const RecoveredFile* recovered = nullptr;  // null: never seen before
@@ -51,8 +51,10 @@ struct Intake::Job {
     std::optional<IndexReader> reader;
     std::vector<DomainId> file_domains;
     std::string domain;  // scratch
-    RecordChain chain;   // of the message whose recipients are being read
+    // While publishing: the message whose recipients are next.
+    uint32_t place = 0;
     uint32_t number = 0;  // of the next recipient in it
+    bool refused = false;
     Envelope envelope;
     Content content;
 };
@@ -77,7 +79,7 @@ class Intake::JobHandler final : public SpoolHandler {
         ++count_;
     }
     void on_refused_recipient(std::string_view text, const Error& why) override {
-        if (tell_now()) intake_.owner_.refused_recipient({job_.file, message_ + 1, std::string(text), why});
+        if (tell_now()) intake_.owner_.refused_recipient({&job_.file, message_ + 1, std::string(text), why});
     }
     void on_message(uint32_t number, const Envelope& envelope, const Content& content) override {
         message_ = number;
@@ -112,7 +114,7 @@ class Intake::JobHandler final : public SpoolHandler {
     }
     // The rest of its file goes on and the file goes away in the end: the message must be in bad/ before.
     void set_aside(const RefusedMessage& refused) {
-        const std::string bad_name = fmt::format("{}.{}.eml", job_.file->name.substr(0, 200), refused.number);
+        const std::string bad_name = fmt::format("{}.{}.eml", job_.file.name.substr(0, 200), refused.number);
         std::vector<FileDescriptor> written;
         auto kept = intake_.spool_.refuse_message(job_.data.get(), refused.whole.offset, refused.whole.size, bad_name,
                                                   refused.why.text, &written);
@@ -123,7 +125,7 @@ class Intake::JobHandler final : public SpoolHandler {
             return;
         }
         ++intake_.refused_;
-        intake_.owner_.refused_message(*job_.file, refused, bad_name);
+        intake_.owner_.refused_message(job_.file, refused, bad_name);
     }
 
     Intake& intake_;
@@ -154,6 +156,10 @@ Intake::~Intake() {
     if (notify_ >= 0) ::close(notify_);
 }
 
+bool Intake::idle_now() const {
+    return !job_ || paused_until_ms_ > reactor_.now_ms() || (stopping_ && job_->stage == Job::Stage::publishing);
+}
+
 bool Intake::idle() const {
     return !job_ && names_.empty() && scans_.empty() && !listing_ && recovering_.empty();
 }
@@ -164,6 +170,7 @@ bool Intake::slice() {
     for (size_t i = 0; i < kFilesInSlice; ++i) {
         if (paused_until_ms_ > reactor_.now_ms()) return false;
         if (job_) {
+            if (job_->stage == Job::Stage::publishing && (stopping_ || !owner_.has_room())) return false;
             if (work()) return true;  // a block was read or published; the rest in the next turn
             continue;
         }
@@ -204,16 +211,16 @@ bool Intake::begin_recovered() {
         owner_.trouble(Error{st.error().code, "spool/active/" + file_id_text(id) + ": " + st.error().text});
         return true;
     }
-    auto file = std::make_unique<SpoolFile>();
-    file->id = id;
-    file->size = static_cast<uint64_t>(st->st_size);
-    file->mtime_ns = int64_t{st->st_mtim.tv_sec} * 1'000'000'000 + st->st_mtim.tv_nsec;
-    file->inode = st->st_ino;
+    SpoolFile file;
+    file.id = id;
+    file.size = static_cast<uint64_t>(st->st_size);
+    file.mtime_ns = int64_t{st->st_mtim.tv_sec} * 1'000'000'000 + st->st_mtim.tv_nsec;
+    file.inode = st->st_ino;
     if (known && known->claimed) {
-        file->name = known->name;
-        file->form = known->form;
-        file->created_s = known->created_s;
-        if (known->size != file->size || known->mtime_ns != file->mtime_ns) {
+        file.name = known->name;
+        file.form = known->form;
+        file.created_s = known->created_s;
+        if (known->size != file.size || known->mtime_ns != file.mtime_ns) {
             begin_job(std::move(file), std::move(*data), known);
             refuse_job("the file was changed after it was claimed");
             return true;
@@ -223,9 +230,9 @@ bool Intake::begin_recovered() {
         char first[16] = {};
         (void)files::read_at(data->get(), first, sizeof first - 1, 0);
         const bool is_batch = is_batch_opening(first);
-        file->form = is_batch ? SpoolForm::batch : SpoolForm::eml;
-        file->name = file_id_text(id) + (is_batch ? ".bsmtp" : ".eml");
-        file->created_s = owner_.claim_time_s(changed_ns(*st));
+        file.form = is_batch ? SpoolForm::batch : SpoolForm::eml;
+        file.name = file_id_text(id) + (is_batch ? ".bsmtp" : ".eml");
+        file.created_s = owner_.claim_time_s(changed_ns(*st));
     }
     begin_job(std::move(file), std::move(*data), known);
     return true;
@@ -259,32 +266,30 @@ void Intake::begin(const Name& name) {
         if (is_local_fault(claimed.error().code)) return put_off(name, claimed.error());
         return refuse(claimed.error().text);
     }
-    auto file = std::make_unique<SpoolFile>();
-    file->id = claimed->id;
-    file->size = claimed->size;
-    file->mtime_ns = claimed->mtime_ns;
-    file->inode = claimed->inode;
-    file->form = claimed->form;
-    file->name = claimed->name;
-    file->created_s = owner_.claim_time_s(changed_ns(st));
+    SpoolFile file;
+    file.id = claimed->id;
+    file.size = claimed->size;
+    file.mtime_ns = claimed->mtime_ns;
+    file.inode = claimed->inode;
+    file.form = claimed->form;
+    file.name = claimed->name;
+    file.created_s = owner_.claim_time_s(changed_ns(st));
     begin_job(std::move(file), std::move(claimed->fd), nullptr);
 }
 
-void Intake::begin_job(std::unique_ptr<SpoolFile> file, FileDescriptor data, const RecoveredFile* recovered) {
+void Intake::begin_job(SpoolFile file, FileDescriptor data, const RecoveredFile* recovered) {
     job_ = std::make_unique<Job>();
     Job& job = *job_;
-    job.unlisted = std::move(file);
-    job.file = job.unlisted.get();
+    job.file = std::move(file);
     job.data = std::move(data);
     job.recovered = recovered;
     if (recovered) job.known = recovered_->recipients(*recovered);
-    job.file->indexed = job.file->form == SpoolForm::batch || job.file->size > kSmallFile;
+    job.file.indexed = job.file.form == SpoolForm::batch || job.file.size > kSmallFile;
     // With the claim in the journal every refusal of the first reading is in the log: a whole index is enough.
-    if (job.file->indexed && recovered && recovered->claimed && open_index(job, true)) {
+    if (job.file.indexed && recovered && recovered->claimed && open_index(job, true)) {
         job.stage = Job::Stage::publishing;
-        job.slot = table_.add(std::move(job.unlisted));
-        job.file->pending = 1;
-        owner_.claimed(job.slot);
+        job.slot = table_.add(job.file);
+        owner_.claimed(job.slot, job.file);
     }
 }
 
@@ -298,14 +303,14 @@ bool Intake::work() {
     if (job.stage == Job::Stage::publishing) {
         auto published = publish_step(job);
         if (published) return true;
-        const Error error{published.error().code, "index of " + job.file->name + ": " + published.error().text};
+        const Error error{published.error().code, "index of " + job.file.name + ": " + published.error().text};
         if (is_local_fault(error.code)) {
             pause(error);  // the same step again
             return true;
         }
         // The index was whole a moment ago: the disk fails. What is published stays; the rest waits for a restart.
         owner_.trouble(error);
-        job_.reset();
+        end_job();
         return false;
     }
     const bool reporting = job.stage == Job::Stage::reporting;
@@ -336,54 +341,54 @@ Result<void> Intake::report_block(Job& job) {
     if (!owner_.may_set_aside()) return {};  // a commit is on its way
     if (!job.handler) {
         job.handler = std::make_unique<JobHandler>(*this, job);
-        if (job.file->form == SpoolForm::batch)
+        if (job.file.form == SpoolForm::batch)
             job.batch = std::make_unique<BatchParser>(*job.handler, rules_);
         else
             job.eml = std::make_unique<EmlParser>(*job.handler, rules_);
     }
-    const size_t size = std::min<uint64_t>(kReadBlock, job.file->size - job.offset);
+    const size_t size = std::min<uint64_t>(kReadBlock, job.file.size - job.offset);
     auto got = files::read_at(job.data.get(), block_.data(), size, job.offset);
     if (!got) return std::unexpected(got.error());
     const std::span<const char> octets(block_.data(), *got);
     auto fed = job.batch ? job.batch->feed(octets) : job.eml->feed(octets);
     job.offset += size;
-    if (fed && job.offset == job.file->size) fed = job.batch ? job.batch->finish() : job.eml->finish();
+    if (fed && job.offset == job.file.size) fed = job.batch ? job.batch->finish() : job.eml->finish();
     if (auto reported = job.handler->reported(); !reported) return reported;
     // The first reading found it good. If it is not any more, it was changed, which is found out before anything is sent.
-    if (!fed || *got != size || job.offset == job.file->size) begin_publishing(job);
+    if (!fed || *got != size || job.offset == job.file.size) begin_publishing(job);
     return {};
 }
 
 Result<void> Intake::read_block(Job& job) {
-    if (!job.file->indexed) {
+    if (!job.file.indexed) {
         std::string& whole = block_;
-        auto got = files::read_at(job.data.get(), whole.data(), job.file->size, 0);
+        auto got = files::read_at(job.data.get(), whole.data(), job.file.size, 0);
         if (!got) return std::unexpected(got.error());
-        if (*got != job.file->size) return fail("the file became shorter while it was read");
+        if (*got != job.file.size) return fail("the file became shorter while it was read");
         if (auto parsed = small_.parse({whole.data(), *got}, rules_); !parsed) return parsed;
-        job.offset = job.file->size;
+        job.offset = job.file.size;
         return finish_reading(job);
     }
     if (!job.writer) {
-        auto index = spool_.open_active(job.file->id, kIndexSuffix, O_RDWR | O_CREAT | O_TRUNC);
+        auto index = spool_.open_active(job.file.id, kIndexSuffix, O_RDWR | O_CREAT | O_TRUNC);
         if (!index) return std::unexpected(index.error());
         job.index = std::move(*index);
         POSTRIDER_CRASH_POINT("index.created");
-        job.writer = std::make_unique<IndexWriter>(job.index.get(), *job.file);
+        job.writer = std::make_unique<IndexWriter>(job.index.get(), job.file);
         job.handler = std::make_unique<JobHandler>(*this, job);
-        if (job.file->form == SpoolForm::batch)
+        if (job.file.form == SpoolForm::batch)
             job.batch = std::make_unique<BatchParser>(*job.handler, rules_);
         else
             job.eml = std::make_unique<EmlParser>(*job.handler, rules_);
     }
-    const size_t size = std::min<uint64_t>(kReadBlock, job.file->size - job.offset);
+    const size_t size = std::min<uint64_t>(kReadBlock, job.file.size - job.offset);
     auto got = files::read_at(job.data.get(), block_.data(), size, job.offset);
     if (!got) return std::unexpected(got.error());
     if (*got != size) return fail("the file became shorter while it was read");
     const std::span<const char> octets(block_.data(), size);
     if (auto fed = job.batch ? job.batch->feed(octets) : job.eml->feed(octets); !fed) return fed;
     job.offset += size;
-    if (job.offset < job.file->size) return {};
+    if (job.offset < job.file.size) return {};
     if (auto ended = job.batch ? job.batch->finish() : job.eml->finish(); !ended) return ended;
     return finish_reading(job);
 }
@@ -391,10 +396,10 @@ Result<void> Intake::read_block(Job& job) {
 Result<void> Intake::finish_reading(Job& job) {
     auto st = files::status(job.data.get());
     if (!st) return std::unexpected(st.error());
-    if (static_cast<uint64_t>(st->st_size) != job.file->size)
+    if (static_cast<uint64_t>(st->st_size) != job.file.size)
         return fail("the file was changed while it was read; write it in tmp/ and rename it when it is whole");
-    if (!job.file->indexed && small_.recipients.size() > kSmallRecipients) {
-        job.file->indexed = true;  // read it again, this time with an index
+    if (!job.file.indexed && small_.recipients.size() > kSmallRecipients) {
+        job.file.indexed = true;  // read it again, this time with an index
         job.offset = 0;
         return {};
     }
@@ -404,9 +409,8 @@ Result<void> Intake::finish_reading(Job& job) {
     }
     ++files_;
     trouble_over();
-    job.slot = table_.add(std::move(job.unlisted));
-    job.file->pending = 1;
-    if (job.file->indexed && job.refusals > 0) {
+    job.slot = table_.add(job.file);
+    if (job.file.indexed && job.refusals > 0) {
         job.stage = Job::Stage::reporting;
         job.offset = 0;
         job.batch.reset();
@@ -415,29 +419,29 @@ Result<void> Intake::finish_reading(Job& job) {
         job.writer.reset();
         return {};
     }
-    if (!job.file->indexed)
+    if (!job.file.indexed)
         for (auto& refused : small_.refused)
-            owner_.refused_recipient({job.file, 1, std::move(refused.text), std::move(refused.why)});
+            owner_.refused_recipient({&job.file, 1, std::move(refused.text), std::move(refused.why)});
     begin_publishing(job);
     return {};
 }
 
 void Intake::begin_publishing(Job& job) {
-    owner_.claimed(job.slot);
+    owner_.claimed(job.slot, job.file);
     job.stage = Job::Stage::publishing;
-    if (job.file->indexed) return;
+    if (job.file.indexed) return;
     publish_small(job);
     owner_.publishing_done(job.slot);
-    job_.reset();
+    end_job();
 }
 
 Result<void> Intake::open_index(Job& job, bool verify) {
     if (!job.index) {
-        auto index = spool_.open_active(job.file->id, kIndexSuffix, O_RDONLY);
+        auto index = spool_.open_active(job.file.id, kIndexSuffix, O_RDONLY);
         if (!index) return std::unexpected(index.error());
         job.index = std::move(*index);
     }
-    auto reader = IndexReader::open(job.index.get(), *job.file, verify);
+    auto reader = IndexReader::open(job.index.get(), job.file, verify);
     if (!reader) {
         job.index = FileDescriptor();
         return std::unexpected(reader.error());
@@ -451,36 +455,38 @@ Result<void> Intake::open_index(Job& job, bool verify) {
 
 // Publishes about a block of the index.
 Result<void> Intake::publish_step(Job& job) {
-    for (size_t i = 0; i < 256; ++i) {
+    for (size_t work = 0; work < kPublishedInSlice;) {
         auto step = job.reader->next();
         if (!step) return std::unexpected(step.error());
         using Kind = IndexReader::Step::Kind;
         if (step->kind == Kind::end) {
             owner_.publishing_done(job.slot);
-            job_.reset();
+            end_job();
             return {};
         }
-        if (step->kind == Kind::recipients) {
-            for (size_t k = 0; k < step->count; ++k) {
-                const uint32_t domain = step->entries[k].domain;
-                if (domain >= job.file_domains.size()) return fail("index is damaged");
-                const RecordId id = supply_.take();
-                Record& record = arena_[id];
-                record.file = job.slot;
-                record.recipient = job.number++;
-                record.domain = job.file_domains[domain];
-                arena_.append(job.chain, id);
-            }
-        } else {
-            RecordChain chain = std::exchange(job.chain, {});
-            job.number = 0;
-            if (step->message->flags & MessageEntry::kRefused) {
-                while (!chain.empty()) supply_.give(arena_.pop(chain));
-                continue;
-            }
+        if (step->kind == Kind::message) {
             read_entry(*step->message, step->text, job.envelope, job.content);
-            publish_message(job, chain, step->place, job.envelope);
+            job.place = step->place;
+            job.number = 0;
+            job.refused = step->message->flags & MessageEntry::kRefused;
+            if (!job.refused) ++messages_;
+            ++work;
+            continue;
         }
+        work += step->count;
+        if (job.refused) continue;
+        RecordChain chain;
+        for (size_t k = 0; k < step->count; ++k) {
+            const uint32_t domain = step->entries[k].domain;
+            if (domain >= job.file_domains.size()) return fail("index is damaged");
+            const RecordId id = supply_.take();
+            Record& record = arena_[id];
+            record.file = job.slot;
+            record.recipient = job.number++;
+            record.domain = job.file_domains[domain];
+            arena_.append(chain, id);
+        }
+        publish_recipients(job, chain, job.place, job.envelope);
     }
     return {};
 }
@@ -491,7 +497,7 @@ void Intake::publish_small(Job& job) {
     for (size_t i = 0; i < small_.recipients.size(); ++i) {
         auto domain = domains.intern(small_.recipients[i].domain);
         if (!domain) {
-            owner_.refused_recipient({job.file, 1, small_.recipients[i].domain, domain.error()});
+            owner_.refused_recipient({&job.file, 1, small_.recipients[i].domain, domain.error()});
             continue;
         }
         const RecordId id = supply_.take();
@@ -501,15 +507,15 @@ void Intake::publish_small(Job& job) {
         record.domain = *domain;
         arena_.append(chain, id);
     }
-    publish_message(job, chain, 0, small_.envelope);
+    ++messages_;
+    publish_recipients(job, chain, 0, small_.envelope);
 }
 
-// Completes the records of one message and hands them out, less those that are settled already.
-void Intake::publish_message(Job& job, RecordChain chain, uint32_t place, const Envelope& envelope) {
+// Completes the records of recipients of one message and hands them out, less those that are settled already.
+void Intake::publish_recipients(Job& job, RecordChain chain, uint32_t place, const Envelope& envelope) {
     const LabelId campaign = labels_.intern(envelope.campaign);
     const LabelId tenant = labels_.intern(envelope.tenant);
     RecordChain out;
-    ++messages_;
     while (!job.known.empty() && job.known.front().place < place) job.known = job.known.subspan(1);
     while (!chain.empty()) {
         const RecordId id = arena_.pop(chain);
@@ -538,7 +544,7 @@ void Intake::publish_message(Job& job, RecordChain chain, uint32_t place, const 
     if (out.empty()) return;
     POSTRIDER_CRASH_POINT("publish.before");
     recipients_ += out.count;
-    job.file->pending.fetch_add(out.count, std::memory_order_relaxed);
+    table_[job.slot].pending.fetch_add(out.count, std::memory_order_relaxed);
     owner_.publish(out);
     POSTRIDER_CRASH_POINT("publish.message");
 }
@@ -547,19 +553,24 @@ void Intake::publish_message(Job& job, RecordChain chain, uint32_t place, const 
 void Intake::refuse_job(const std::string& why) {
     Job& job = *job_;
     job.index = FileDescriptor();
-    (void)spool_.remove_active(job.file->id, kIndexSuffix);
+    (void)spool_.remove_active(job.file.id, kIndexSuffix);
     std::vector<FileDescriptor> written;
-    auto moved = spool_.refuse_active(job.file->id, job.file->name, why, &written);
+    auto moved = spool_.refuse_active(job.file.id, job.file.name, why, &written);
     owner_.set_aside(std::move(written));
     if (!moved && is_local_fault(moved.error().code)) {
         if (job.stage != Job::Stage::refusing) job.why = why;
         job.stage = Job::Stage::refusing;
-        return pause(Error{moved.error().code, "bad/" + job.file->name + ": " + moved.error().text});
+        return pause(Error{moved.error().code, "bad/" + job.file.name + ": " + moved.error().text});
     }
     if (!moved) owner_.trouble(moved.error());
     trouble_over();
     ++refused_;
-    owner_.refused_file(job.file->id, job.file->name, job.file->size, why);
+    owner_.refused_file(job.file.id, job.file.name, job.file.size, why);
+    end_job();
+}
+
+void Intake::end_job() {
+    if (job_->recovered) recovered_->release(job_->recovered->id);
     job_.reset();
 }
 

@@ -52,14 +52,14 @@ struct RefusedMessage {
 class IntakeOwner {
   public:
     virtual ~IntakeOwner() = default;
-    // False while the memory budget is used up or the journal has no room: no new file is begun.
+    // False while the memory budget is used up or the journal has no room: no file is begun, no more of one published.
     virtual bool has_room() = 0;
     // Records of any domains; each file's slot counts them as pending already.
     virtual void publish(RecordChain chain) = 0;
     // The time of a claim made now of a file that came into new/ at `submitted_ns` (holds.h).
     virtual int64_t claim_time_s(int64_t submitted_ns) = 0;
     // The file is in the table, its claim must be journalled; comes after its refusals and before its records.
-    virtual void claimed(FileSlot slot) = 0;
+    virtual void claimed(FileSlot slot, const SpoolFile& file) = 0;
     virtual void refused_recipient(const RefusedRecipient& refused) = 0;
     virtual void refused_message(const SpoolFile& file, const RefusedMessage& refused, const std::string& bad_name) = 0;
     virtual void refused_file(FileId id, const std::string& name, uint64_t size, const std::string& why) = 0;
@@ -82,18 +82,18 @@ class Intake final : private Operation, private Timer {
            IntakeOwner& owner);
     ~Intake() override;
 
-    // `recovered` holds what the journals know; null when there is nothing. Kept until the files of this shard in
-    // active/ are published. Every shard's has returned before any shard turns: it lists active/, and what another has
-    // claimed since would be published twice.
-    Result<void> start(std::shared_ptr<const RecoveredState> recovered);
+    // `left_over`: the files in active/, listed before any shard could claim; this shard publishes its part of them again.
+    // `recovered`: what the journals know of them; null when there is nothing. Held until they are published.
+    Result<void> start(std::span<const FileId> left_over, std::shared_ptr<RecoveredState> recovered);
     // One slice; true when there is more to do at once. For Reactor::each_turn.
     bool slice();
     // No new file is begun; one that is being read is finished.
     void stop() { stopping_ = true; }
     // Nothing is being read or published and no name waits.
     bool idle() const;
-    // Nothing is being read or published, or a local fault keeps it from that; names may wait.
-    bool idle_now() const { return !job_ || paused_until_ms_ > reactor_.now_ms(); }
+    // Nothing is being read, or a local fault keeps it from that; names may wait. A file that is being published can be left:
+    // it is published again.
+    bool idle_now() const;
     // Ends the watch; then idle() of the ring.
     void close();
     bool closed() const { return !watching_; }
@@ -126,15 +126,16 @@ class Intake final : private Operation, private Timer {
     bool begin_next();
     bool begin_recovered();
     void begin(const Name& name);
-    void begin_job(std::unique_ptr<SpoolFile> file, FileDescriptor data, const RecoveredFile* recovered);
+    void begin_job(SpoolFile file, FileDescriptor data, const RecoveredFile* recovered);
     bool work();
     Result<void> read_block(Job& job);
     Result<void> finish_reading(Job& job);
     Result<void> open_index(Job& job, bool verify);
     Result<void> publish_step(Job& job);
-    void publish_message(Job& job, RecordChain chain, uint32_t place, const Envelope& envelope);
+    void publish_recipients(Job& job, RecordChain chain, uint32_t place, const Envelope& envelope);
     void publish_small(Job& job);
     void refuse_job(const std::string& why);
+    void end_job();
     void pause(const Error& error);
     void trouble_over();
     Result<void> report_block(Job& job);
@@ -159,7 +160,7 @@ class Intake final : private Operation, private Timer {
     int notify_ = -1;
     bool watching_ = false;
     std::vector<std::pair<int, std::string>> watches_;
-    std::shared_ptr<const RecoveredState> recovered_;
+    std::shared_ptr<RecoveredState> recovered_;
     std::vector<FileId> recovering_;
     std::unique_ptr<Job> job_;
     std::string block_;

@@ -18,15 +18,14 @@ namespace postrider {
 namespace {
 
 constexpr size_t kNamesAtOnce = 512;
+constexpr size_t kNamesKept = 4096;
 
 }  // namespace
 
-Result<void> Intake::start(std::shared_ptr<const RecoveredState> recovered) {
+Result<void> Intake::start(std::span<const FileId> left_over, std::shared_ptr<RecoveredState> recovered) {
     recovered_ = std::move(recovered);
-    auto listed = spool_.scan_active([&](FileId id) {
+    for (const FileId id : left_over)
         if (id % shards_ == reactor_.shard()) recovering_.push_back(id);
-    });
-    if (!listed) return listed;
     notify_ = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
     if (notify_ < 0) return fail_errno("inotify (fs.inotify.max_user_instances)");
     watch("");
@@ -104,7 +103,11 @@ void Intake::read_notices() {
             if (notice->mask & IN_ISDIR) {
                 if (at->second.empty()) scan(name);
             } else if (mine(name) && (!(notice->mask & IN_CREATE) || refused_by_kind(at->second, name))) {
-                names_.push_back({at->second, name});
+                // While the intake waits, the names wait in their folder, which is listed again.
+                if (names_.size() < kNamesKept)
+                    names_.push_back({at->second, name});
+                else
+                    scan(at->second);
             }
         }
     }

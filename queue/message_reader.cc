@@ -43,8 +43,8 @@ constexpr size_t kEntryRead = 512;  // an index entry with its texts, in the ord
 
 }  // namespace
 
-MessageId message_id(const SpoolFile& file, uint32_t place) {
-    return {file.id, mix64(file.id, place)};
+MessageId message_id(FileId file, uint32_t place) {
+    return {file, mix64(file, place)};
 }
 
 Result<void> SmallMessage::parse(std::span<const char> file, const ContentRules& rules) {
@@ -59,7 +59,7 @@ Result<void> SmallMessage::parse(std::span<const char> file, const ContentRules&
 Result<OpenFile*> MessageReader::open(FileSlot slot) {
     auto found = open_.find(slot);
     // The slot may have passed to another file since: its id tells.
-    if (found != open_.end() && found->second->id != table_[slot].id) {
+    if (found != open_.end() && found->second->file.id != table_[slot].id) {
         forget(slot);
         found = open_.end();
     }
@@ -74,15 +74,22 @@ Result<OpenFile*> MessageReader::open(FileSlot slot) {
         open_.erase(*oldest);
         ages_.erase(std::next(oldest).base());
     }
-    const SpoolFile& file = table_[slot];
+    const FileEntry& entry = table_[slot];
     auto opened = std::make_unique<OpenFile>();
-    opened->file = &file;
-    opened->id = file.id;
+    SpoolFile& file = opened->file;
+    file.id = entry.id;
+    file.created_s = entry.created_s;
+    file.form = entry.batch ? SpoolForm::batch : SpoolForm::eml;
+    file.indexed = entry.indexed;
+    file.name = table_.name(slot);
     auto data = spool_.open_active(file.id, "", O_RDONLY);
     if (!data) return std::unexpected(data.error());
     auto st = files::status(data->get());
     if (!st) return std::unexpected(st.error());
-    if (!same_file(file, *st)) return fail("spool file " + file.name + " was changed after it was claimed", ESTALE);
+    file.size = static_cast<uint64_t>(st->st_size);
+    file.mtime_ns = int64_t{st->st_mtim.tv_sec} * 1'000'000'000 + st->st_mtim.tv_nsec;
+    file.inode = st->st_ino;
+    if (file.stamp() != entry.stamp) return fail("spool file " + file.name + " was changed after it was claimed", ESTALE);
     opened->data = std::move(*data);
     if (file.indexed) {
         auto index = spool_.open_active(file.id, kIndexSuffix, O_RDONLY);
@@ -100,7 +107,7 @@ Result<void> MessageReader::load(const Record& record, LoadedMessage& message) {
     if (!opened) return std::unexpected(opened.error());
     message.open = *opened;
     message.place = record.place;
-    message.id = message_id(message.file(), record.place);
+    message.id = message_id(message.file().id, record.place);
     auto loaded = message.file().indexed ? load_indexed(record, message) : load_small(message);
     if (!loaded) {
         message.open = nullptr;

@@ -47,8 +47,7 @@ struct SmallMessage {
 
 struct OpenFile {
     FileDescriptor data, index;
-    const SpoolFile* file = nullptr;
-    FileId id = 0;
+    SpoolFile file;
     uint32_t users = 0;  // loaded messages that still read from it
     std::list<FileSlot>::iterator age;
 };
@@ -65,7 +64,7 @@ struct LoadedMessage {
     RecipientEntry last_entry{};           // with one: of its last recipient
     std::string text;                      // scratch
 
-    const SpoolFile& file() const { return *open->file; }
+    const SpoolFile& file() const { return open->file; }
 };
 
 class MessageReader {
@@ -105,6 +104,6 @@ class MessageReader {
     std::string block_;
 };
 
-MessageId message_id(const SpoolFile& file, uint32_t place);
+MessageId message_id(FileId file, uint32_t place);
 
 }  // namespace postrider

@@ -31,6 +31,7 @@ uint32_t NameTable::intern(std::string_view name) {
     }
     const auto [entry, added] = stripe.ids.emplace(std::string(name), id);
     (*block)[id % kBlock].store(&entry->first, std::memory_order_release);  // node keys stay in place
+    bytes_.fetch_add(name.size() + kBytesBeside, std::memory_order_relaxed);
     return id;
 }
 

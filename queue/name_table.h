@@ -31,9 +31,12 @@ class NameTable {
     uint32_t intern(std::string_view name);
     // Thread-safe, no lock. `id` came from intern().
     std::string_view name(uint32_t id) const;
+    // Octets resident, about.
+    uint64_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
     uint32_t size() const { return next_.load(std::memory_order_relaxed) - 1; }
 
   private:
+    static constexpr uint64_t kBytesBeside = 88;  // of a name: hash node, bucket, cell
     static constexpr uint32_t kBlock = 4096;
     static constexpr uint32_t kBlocks = 1u << 14;
     struct Stripe {
@@ -46,6 +49,7 @@ class NameTable {
     std::mutex blocks_mutex_;
     std::unique_ptr<std::atomic<Block*>[]> blocks_;
     std::atomic<uint32_t> next_{1};
+    std::atomic<uint64_t> bytes_{0};
 };
 
 class NameCache {

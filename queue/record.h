@@ -52,6 +52,7 @@ class RecordArena {
     static constexpr uint32_t kChunkBits = 14;
     static constexpr uint32_t kChunk = 1u << kChunkBits;
     static constexpr uint32_t kMaxChunks = 1u << (31 - kChunkBits);
+    static constexpr uint32_t kChain = 1024;  // free records handed out at once
 
     RecordArena();
     ~RecordArena();
@@ -63,15 +64,17 @@ class RecordArena {
         return chunk[id & (kChunk - 1)];
     }
 
-    // Thread-safe. A chain of free records, at least one; about kChunk of them.
+    // Thread-safe. A chain of free records, at least one; about kChain of them.
     RecordChain take_free();
     // Thread-safe.
     void give_free(RecordChain chain);
 
-    // Octets resident for records.
+    // Octets resident for records, free ones too: memory that was needed once is used again, not given back.
     uint64_t bytes() const {
         return uint64_t{used_chunks_.load(std::memory_order_relaxed)} * kChunk * sizeof(Record);
     }
+    // Records handed out, with those that the shards keep ready.
+    uint64_t in_use() const { return in_use_.load(std::memory_order_relaxed); }
 
     // Appends `id` to `chain`; the caller owns both.
     void append(RecordChain& chain, RecordId id) {
@@ -108,15 +111,20 @@ class RecordArena {
     }
 
   private:
+    void add_chunk();  // under the mutex
+
     std::unique_ptr<std::atomic<Record*>[]> chunks_;
     std::atomic<uint32_t> used_chunks_{0};
+    std::atomic<uint64_t> in_use_{0};
     std::mutex mutex_;
     std::vector<RecordChain> free_;
 };
 
-// A shard's own supply of free records: the arena's mutex is taken once in thousands of records.
+// A shard's own supply of free records: the arena's mutex is taken once in a thousand records.
 class RecordSupply {
   public:
+    static constexpr uint32_t kMost = 2 * RecordArena::kChain;
+
     explicit RecordSupply(RecordArena& arena) : arena_(arena) {}
     ~RecordSupply() {
         if (!free_.empty()) arena_.give_free(free_);
@@ -128,7 +136,7 @@ class RecordSupply {
         return id;
     }
     void give(RecordId id) {
-        if (free_.count >= 2 * RecordArena::kChunk) arena_.give_free(std::exchange(free_, {}));
+        if (free_.count >= kMost) arena_.give_free(std::exchange(free_, {}));
         arena_.prepend(free_, id);
     }
 

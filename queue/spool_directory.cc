@@ -180,6 +180,13 @@ Result<ClaimedFile> SpoolDirectory::claim(int dir, const std::string& name, Spoo
     return file;
 }
 
+Result<FileDescriptor> SpoolDirectory::open_scratch() const {
+    auto scratch = files::open_beneath(root_.get(), ".scratch", O_RDWR | O_CREAT | O_TRUNC, 0600);
+    if (!scratch) return scratch;
+    if (auto removed = files::remove(root_.get(), ".scratch"); !removed) return std::unexpected(removed.error());
+    return scratch;
+}
+
 Result<FileDescriptor> SpoolDirectory::open_active(FileId id, const char* suffix, int flags) const {
     return files::open_beneath(active_folder(id), file_id_text(id) + suffix, flags, 0600);
 }

@@ -54,6 +54,9 @@ class SpoolDirectory {
     // Claims new/[folder/]name as a regular file. error.code ENOENT: gone meanwhile. Other errors leave it in new/.
     Result<ClaimedFile> claim(int dir, const std::string& name, SpoolForm form, const struct stat& st) const;
 
+    // A file without a name, for the engine's own notes: it ends with the process.
+    Result<FileDescriptor> open_scratch() const;
+
     // Opens a claimed file; the caller compares size, mtime and inode with what was claimed.
     Result<FileDescriptor> open_active(FileId id, const char* suffix, int flags) const;
     Result<void> remove_active(FileId id, const char* suffix) const;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "engine/core/check.h"
 #include "engine/core/hash.h"
@@ -13,6 +14,7 @@ namespace {
 
 constexpr char kMagic[8] = {'P', 'R', 'I', 'D', 'X', 0, 0, 2};
 constexpr size_t kBlock = 256 * 1024;
+constexpr size_t kRunMost = 4096;  // recipients that a reader hands out at once
 
 uint32_t header_checksum(const IndexHeader& header) {
     return crc32c(&header, offsetof(IndexHeader, header_checksum));
@@ -175,34 +177,78 @@ Result<void> IndexReader::fill(size_t wanted) {
     return {};
 }
 
-Result<IndexReader::Step> IndexReader::next() {
-    if (offset_ >= header_.domains_offset) return Step{};
-    if (auto r = fill(kIndexUnit); !r) return std::unexpected(r.error());
-    uint32_t tag;
-    std::memcpy(&tag, block_.data() + begin_, sizeof tag);
-    Step step;
-    size_t size = 0;
-    if (tag == RecipientEntry::kTag) {
-        step.kind = Step::Kind::recipients;
-        step.entries = reinterpret_cast<const RecipientEntry*>(block_.data() + begin_);
-        const size_t most = (block_.size() - begin_) / kIndexUnit;
-        while (step.count < most && step.entries[step.count].tag == RecipientEntry::kTag) ++step.count;
-        size = step.count * kIndexUnit;
-    } else if (tag == MessageEntry::kTag) {
-        if (auto r = fill(sizeof(MessageEntry)); !r) return std::unexpected(r.error());
-        MessageEntry entry;
-        std::memcpy(&entry, block_.data() + begin_, sizeof entry);
-        size = sizeof entry + entry.text_size();
-        if (auto r = fill(size); !r) return std::unexpected(r.error());
-        step.kind = Step::Kind::message;
-        step.place = static_cast<uint32_t>(offset_ / kIndexUnit);
-        step.message = reinterpret_cast<const MessageEntry*>(block_.data() + begin_);
-        step.text = block_.data() + begin_ + sizeof entry;
-    } else {
-        return fail("index is damaged");
-    }
-    begin_ += size;
+Result<void> IndexReader::skip(size_t size) {
+    if (size > header_.domains_offset - offset_) return fail("index is cut");
     offset_ += size;
+    begin_ += std::min(size, block_.size() - begin_);
+    return {};
+}
+
+// The entry behind the recipients at hand: in the block, or, for a message of many recipients, further on in the file.
+Result<IndexReader::Step> IndexReader::find_message() {
+    auto is_recipient = [](const char* at) {
+        uint32_t tag;
+        std::memcpy(&tag, at, sizeof tag);
+        return tag == RecipientEntry::kTag;
+    };
+    std::string_view part(block_.data() + begin_, (block_.size() - begin_) / kIndexUnit * kIndexUnit);
+    uint64_t at = offset_;
+    while (true) {
+        size_t seen = 0;
+        while (seen < part.size() && is_recipient(part.data() + seen)) seen += kIndexUnit;
+        at += seen;
+        if (seen < part.size()) break;
+        const size_t size = std::min<uint64_t>(kBlock, header_.domains_offset - at);
+        if (size < kIndexUnit) return fail("index is damaged");
+        ahead_.resize(size);
+        auto got = files::read_at(fd_, ahead_.data(), size, at);
+        if (!got) return std::unexpected(got.error());
+        if (*got != size) return fail("index is cut");
+        part = std::string_view(ahead_).substr(0, size / kIndexUnit * kIndexUnit);
+    }
+    const uint64_t left = header_.domains_offset - at;
+    auto take = [&](size_t size) -> Result<void> {
+        if (size > left) return fail("index is cut");
+        message_.resize(size);
+        const uint64_t in_block = at - offset_ + begin_;
+        if (in_block + size <= block_.size()) {
+            std::memcpy(message_.data(), block_.data() + in_block, size);
+            return {};
+        }
+        auto got = files::read_at(fd_, message_.data(), size, at);
+        if (!got) return std::unexpected(got.error());
+        return *got == size ? Result<void>{} : fail("index is cut");
+    };
+    if (auto r = take(sizeof(MessageEntry)); !r) return std::unexpected(r.error());
+    MessageEntry entry;
+    std::memcpy(&entry, message_.data(), sizeof entry);
+    if (entry.tag != MessageEntry::kTag || entry.recipients != (at - offset_) / kIndexUnit) return fail("index is damaged");
+    if (auto r = take(sizeof entry + entry.text_size()); !r) return std::unexpected(r.error());
+    left_ = entry.recipients;
+    behind_ = true;
+    Step step;
+    step.kind = Step::Kind::message;
+    step.place = static_cast<uint32_t>(at / kIndexUnit);
+    step.message = reinterpret_cast<const MessageEntry*>(message_.data());
+    step.text = message_.data() + sizeof entry;
+    return step;
+}
+
+Result<IndexReader::Step> IndexReader::next() {
+    if (left_ == 0) {
+        if (std::exchange(behind_, false))
+            if (auto r = skip(message_.size()); !r) return std::unexpected(r.error());
+        if (offset_ >= header_.domains_offset) return Step{};
+        if (auto r = fill(kIndexUnit); !r) return std::unexpected(r.error());
+        return find_message();
+    }
+    if (auto r = fill(kIndexUnit); !r) return std::unexpected(r.error());
+    Step step;
+    step.kind = Step::Kind::recipients;
+    step.entries = reinterpret_cast<const RecipientEntry*>(block_.data() + begin_);
+    step.count = std::min({size_t{left_}, (block_.size() - begin_) / kIndexUnit, kRunMost});
+    left_ -= static_cast<uint32_t>(step.count);
+    if (auto r = skip(step.count * kIndexUnit); !r) return std::unexpected(r.error());
     return step;
 }
 

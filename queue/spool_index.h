@@ -109,27 +109,33 @@ class IndexReader {
     const IndexHeader& header() const { return header_; }
     Result<std::vector<std::string>> domains() const;
 
-    // The next message; `recipients` holds its entries until the next call... of at most kBatch at a time: `first` is the
-    // number of the first of them, and the MessageEntry is known (from look-ahead) with each batch.
+    // A message, then its recipients in runs: whoever walks an index can stop between any two, however many there are.
+    // Pointers are good until the next call.
     struct Step {
-        enum class Kind : uint8_t { recipients, message, end } kind = Kind::end;
-        uint32_t place = 0;                     // message: its unit
-        const RecipientEntry* entries = nullptr;  // recipients: a run of them
+        enum class Kind : uint8_t { message, recipients, end } kind = Kind::end;
+        uint32_t place = 0;                       // message: its unit
+        const MessageEntry* message = nullptr;
+        const char* text = nullptr;               // message: its text
+        const RecipientEntry* entries = nullptr;  // recipients: the next of them
         size_t count = 0;
-        const MessageEntry* message = nullptr;  // message
-        const char* text = nullptr;             // message: its text
     };
     Result<Step> next();
 
   private:
     IndexReader(int fd, IndexHeader header) : fd_(fd), header_(header) {}
     Result<void> fill(size_t wanted);
+    Result<void> skip(size_t size);
+    Result<Step> find_message();
 
     int fd_;
     IndexHeader header_;
     std::string block_;
     size_t begin_ = 0;
     uint64_t offset_ = sizeof(IndexHeader);  // of block_[begin_] in the file
+    std::string ahead_;    // scratch of find_message()
+    std::string message_;  // the entry and the text of the message at hand
+    uint32_t left_ = 0;    // of its recipients
+    bool behind_ = false;  // its entry is still to be skipped
 };
 
 // The entry's texts and flags as Envelope and Content; strings keep their capacity.

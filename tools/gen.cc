@@ -82,7 +82,7 @@ class Generator {
     const GenOptions& options_;
     DomainChoice choice_;
     std::string date_, run_, body_;
-    SpoolFile file_;
+    SpoolWriter file_;
     bool open_ = false;
     uint64_t files_ = 0, octets_ = 0;
     std::vector<std::string> recipients_;

@@ -174,7 +174,7 @@ class Sending {
     Rehearsal rehearsal_;
     EmlParser parser_;
     HeaderReader header_;
-    SpoolFile file_;
+    SpoolWriter file_;
     std::string head_;        // the header as it is sent, and what was read behind it
     size_t header_size_ = 0;  // as it was read
     std::vector<char> block_ = std::vector<char>(256 * 1024);

@@ -20,15 +20,15 @@ Result<void> prepare_spool(const std::string& spool) {
     return {};
 }
 
-SpoolFile::~SpoolFile() { abandon(); }
+SpoolWriter::~SpoolWriter() { abandon(); }
 
-void SpoolFile::abandon() {
+void SpoolWriter::abandon() {
     if (!file_) return;
     file_.close();
     (void)files::remove(tmp_.get(), name_);
 }
 
-Result<void> SpoolFile::create(const std::string& spool, const std::string& name) {
+Result<void> SpoolWriter::create(const std::string& spool, const std::string& name) {
     abandon();
     spool_ = spool;
     name_ = name;
@@ -45,7 +45,7 @@ Result<void> SpoolFile::create(const std::string& spool, const std::string& name
     return {};
 }
 
-Result<void> SpoolFile::write(std::string_view octets) {
+Result<void> SpoolWriter::write(std::string_view octets) {
     size_ += octets.size();
     while (!octets.empty()) {
         const std::string_view piece = octets.substr(0, kBuffer - buffer_.size());
@@ -57,14 +57,14 @@ Result<void> SpoolFile::write(std::string_view octets) {
     return {};
 }
 
-Result<void> SpoolFile::flush() {
+Result<void> SpoolWriter::flush() {
     if (auto written = files::write_all(file_.get(), buffer_.data(), buffer_.size()); !written)
         return fail(spool_ + "/tmp/" + name_ + ": " + written.error().text, written.error().code);
     buffer_.clear();
     return {};
 }
 
-Result<void> SpoolFile::publish(bool sync, const std::string& folder) {
+Result<void> SpoolWriter::publish(bool sync, const std::string& folder) {
     if (auto ok = flush(); !ok) return ok;
     POSTRIDER_CRASH_POINT("send.written");
     if (sync)

@@ -14,12 +14,12 @@ namespace postrider {
 // Makes <spool>/tmp and <spool>/new where they are missing; <spool> itself must exist.
 Result<void> prepare_spool(const std::string& spool);
 
-class SpoolFile {
+class SpoolWriter {
   public:
-    SpoolFile() = default;
-    ~SpoolFile();
-    SpoolFile(const SpoolFile&) = delete;
-    SpoolFile& operator=(const SpoolFile&) = delete;
+    SpoolWriter() = default;
+    ~SpoolWriter();
+    SpoolWriter(const SpoolWriter&) = delete;
+    SpoolWriter& operator=(const SpoolWriter&) = delete;
 
     Result<void> create(const std::string& spool, const std::string& name);
     Result<void> write(std::string_view octets);

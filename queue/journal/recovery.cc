@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <memory>
-#include <tuple>
 
 #include "engine/io/files.h"
 #include "engine/io/crash_points.h"
@@ -20,6 +19,8 @@ struct SegmentView {
     uint64_t records_end = 0;   // behind the last whole record
     uint64_t intact_until = 0;  // the highest offset that was durable by its own word
     bool has_records = false;   // other than marks
+    uint64_t record_octets = 0;  // of those,
+    uint64_t live_octets = 0;    // of those that speak of files that are there
     bool has_mark = false;      // a commit ended while it was written
     bool sealed = false;
     std::vector<BadStretch> bad;
@@ -46,7 +47,10 @@ void take_record(const SegmentReader::Item& item, SegmentView& view, OldSegment&
         return;
     }
     view.has_records = true;
-    if (old.files.insert(record.file)) ++old.files_ever;
+    view.record_octets += item.size;
+    if (!state.is_there(record.file)) return;
+    view.live_octets += item.size;
+    old.files.insert(record.file);
     state.merge(record);
 }
 
@@ -77,6 +81,9 @@ Result<SegmentView> read_segment(int dir, const SegmentName& name, RecoveredStat
                 break;
             case SegmentReader::What::end:
                 view.size = old.size = item->offset;
+                // The segment's live part is known here by octets, later by files.
+                if (view.live_octets > 0)
+                    old.files_ever = std::max<size_t>(old.files.size(), old.files.size() * view.record_octets / view.live_octets);
                 // The header is synced before the first record is written.
                 if (view.size > kSegmentHeaderSize)
                     view.intact_until = std::max<uint64_t>(view.intact_until, kSegmentHeaderSize);
@@ -147,100 +154,7 @@ Result<void> judge_shard(int dir, std::span<const SegmentView> shard, RecoveryRe
     return {};
 }
 
-auto rank(const RecoveredRecipient& r) {
-    return std::tuple(r.final(), r.result_attempt, r.kind, r.time_s, r.due_s);
-}
-
-auto place_of(const RecoveredRecipient& r) { return std::tuple(r.file_index, r.place, r.recipient); }
-
-void join(RecoveredRecipient& into, const RecoveredRecipient& other) {
-    const uint16_t intent = std::max(into.intent_attempt, other.intent_attempt);
-    if (rank(other) > rank(into)) into = other;
-    into.intent_attempt = intent;
-}
-
 }  // namespace
-
-const RecoveredFile* RecoveredState::find(FileId id) const {
-    const auto found = by_id_.find(id);
-    return found == by_id_.end() ? nullptr : &files_[found->second];
-}
-
-void RecoveredState::forget(FileId id) {
-    for (auto& segment : segments_) segment.files.erase(id);
-}
-
-void RecoveredState::add_segment(OldSegment segment) {
-    next_sequence_ = std::max(next_sequence_, segment.name.sequence + 1);
-    segments_.push_back(std::move(segment));
-}
-
-uint32_t RecoveredState::index_of(FileId id) {
-    const auto [at, made] = by_id_.try_emplace(id, static_cast<uint32_t>(files_.size()));
-    if (made) {
-        files_.emplace_back();
-        files_.back().id = id;
-    }
-    return at->second;
-}
-
-void RecoveredState::merge(const JournalRecord& record) {
-    const uint32_t index = index_of(record.file);
-    RecoveredFile& file = files_[index];
-    if (record.kind == RecordKind::file_done) {
-        file.done = true;
-    } else if (record.kind == RecordKind::claim) {
-        const auto told = std::tuple(record.time_s, record.size, record.mtime_ns, record.form,
-                                     record.name);
-        const auto known = std::tuple(file.created_s, file.size, file.mtime_ns, file.form,
-                                      std::string_view(file.name));
-        if (file.claimed && known <= told) return;
-        file.claimed = true;
-        file.created_s = record.time_s;
-        file.size = record.size;
-        file.mtime_ns = record.mtime_ns;
-        file.form = record.form;
-        file.name = record.name;
-    } else if (!file.done) {
-        RecoveredRecipient entry;
-        entry.file_index = index;
-        entry.place = record.place;
-        entry.recipient = record.recipient;
-        if (record.kind == RecordKind::intent) {
-            entry.intent_attempt = record.attempt;
-        } else {
-            entry.kind = record.kind;
-            entry.result_attempt = record.attempt;
-            entry.time_s = record.time_s;
-            entry.due_s = record.due_s;
-        }
-        recipients_.push_back(entry);
-        if (recipients_.size() >= compact_at_) compact();
-    }
-}
-
-void RecoveredState::compact() {
-    std::erase_if(recipients_, [&](const auto& entry) { return files_[entry.file_index].done; });
-    std::ranges::sort(recipients_, {}, place_of);
-    size_t kept = 0;
-    for (size_t i = 0; i < recipients_.size(); ++i) {
-        if (kept > 0 && place_of(recipients_[kept - 1]) == place_of(recipients_[i]))
-            join(recipients_[kept - 1], recipients_[i]);
-        else
-            recipients_[kept++] = recipients_[i];
-    }
-    recipients_.resize(kept);
-    compact_at_ = std::max(compact_at_, 2 * kept);
-}
-
-void RecoveredState::finish() {
-    compact();
-    recipients_.shrink_to_fit();
-    for (size_t i = 0; i < recipients_.size(); ++i) {
-        RecoveredFile& file = files_[recipients_[i].file_index];
-        if (file.count++ == 0) file.first = i;
-    }
-}
 
 Result<std::vector<SegmentName>> list_segments(int journal_dir) {
     auto listing = files::Listing::open(journal_dir);
@@ -257,10 +171,10 @@ Result<std::vector<SegmentName>> list_segments(int journal_dir) {
     return names;
 }
 
-Result<RecoveredState> recover_journals(int journal_dir, RecoveryReport& report) {
+Result<RecoveredState> recover_journals(int journal_dir, RecoveryReport& report, const FileSet* there) {
     auto names = list_segments(journal_dir);
     if (!names) return std::unexpected(names.error());
-    RecoveredState state;
+    RecoveredState state(there);
     std::vector<SegmentView> views;
     for (const SegmentName& name : *names) {
         auto view = read_segment(journal_dir, name, state, report);

@@ -35,9 +35,9 @@ class BacklogTest : public ::testing::Test {
     }
     int64_t now_s() { return loop_->wall_us() / kUsPerSecond; }
     FileSlot add_file(int64_t created_s) {
-        auto file = std::make_unique<SpoolFile>();
-        file->created_s = created_s;
-        return files_.add(std::move(file));
+        SpoolFile file;
+        file.created_s = created_s;
+        return files_.add(file);
     }
     struct Want {
         DomainId domain = 1;

@@ -18,6 +18,7 @@ struct RecordingOwner final : IntakeOwner {
     bool room = true;
     std::vector<Record> records;
     std::vector<FileSlot> claims, done;
+    std::vector<SpoolFile> facts;  // of the claims
     std::vector<std::string> refused_recipients, refused_messages, refused_files, troubles;
     std::vector<FileId> nothing;
 
@@ -29,7 +30,10 @@ struct RecordingOwner final : IntakeOwner {
         EXPECT_EQ(std::ranges::count(claims, records.back().file), 1);
     }
     int64_t claim_time_s(int64_t) override { return read_wall_clock() / kUsPerSecond; }
-    void claimed(FileSlot slot) override { claims.push_back(slot); }
+    void claimed(FileSlot slot, const SpoolFile& file) override {
+        claims.push_back(slot);
+        facts.push_back(file);
+    }
     void refused_recipient(const RefusedRecipient& refused) override {
         refused_recipients.push_back(
             fmt::format("{} {} {}", refused.file->name, refused.message_number, refused.text));
@@ -71,11 +75,13 @@ class IntakeTest : public ::testing::Test {
             intake.close();
             EXPECT_TRUE(loop.run_until([&] { return intake.closed(); }));
         }
-        void start(std::shared_ptr<const RecoveredState> recovered = nullptr) {
-            auto started = intake.start(std::move(recovered));
+        void start(std::shared_ptr<RecoveredState> recovered = nullptr) {
+            std::vector<FileId> left_over;
+            ASSERT_TRUE(test.spool_->scan_active([&](FileId id) { left_over.push_back(id); }));
+            auto started = intake.start(left_over, std::move(recovered));
             ASSERT_TRUE(started) << started.error().text;
         }
-        void start_and_settle(std::shared_ptr<const RecoveredState> recovered = nullptr) {
+        void start_and_settle(std::shared_ptr<RecoveredState> recovered = nullptr) {
             start(std::move(recovered));
             ASSERT_TRUE(loop.run_until([&] { return intake.idle(); }));
         }

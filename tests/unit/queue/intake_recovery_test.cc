@@ -27,7 +27,7 @@ class RecoveryTest : public IntakeTest {
         Run run(*this);
         run.start_and_settle();
         EXPECT_EQ(run.owner.claims.size(), 1u);
-        const SpoolFile& file = run.files[run.owner.claims.at(0)];
+        const SpoolFile& file = run.owner.facts.at(0);
         before.id = file.id;
         before.name = file.name;
         before.claim = {file.id, file.size, file.mtime_ns, 1'000'000, file.form, {}};
@@ -56,7 +56,7 @@ class RecoveryTest : public IntakeTest {
         record.due_s = due_s;
         return record;
     }
-    static std::shared_ptr<const RecoveredState> state(const std::vector<JournalRecord>& records) {
+    static std::shared_ptr<RecoveredState> state(const std::vector<JournalRecord>& records) {
         auto state = std::make_shared<RecoveredState>();
         for (const auto& record : records) state->merge(record);
         state->finish();
@@ -100,10 +100,10 @@ TEST_F(RecoveryTest, WhatIsSettledIsLeftOutAndTheRestKnowsItsPast) {
         EXPECT_EQ(fact(1), std::tuple(3, 0u, true));
         EXPECT_EQ(fact(2), std::tuple(2, 0u, true));
         EXPECT_EQ(fact(3), std::tuple(0, 0u, false));
-        const SpoolFile& file = run.files[run.owner.claims.at(0)];
+        const SpoolFile& file = run.owner.facts.at(0);
         EXPECT_EQ(file.name, before.name);
         EXPECT_EQ(file.created_s, 1'000'000) << "its age counts from the first claim";
-        EXPECT_EQ(file.pending, 5u);
+        EXPECT_EQ(run.files[run.owner.claims.at(0)].pending, 5u);
         EXPECT_EQ(run.loaded().size(), 4u);
         ASSERT_TRUE(spool_->remove_active(before.id, ""));
     }

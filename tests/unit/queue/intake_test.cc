@@ -38,7 +38,7 @@ TEST_F(IntakeTest, FilesOfBeforeAndOfWhileItRuns) {
     EXPECT_THAT(run.owner.troubles, IsEmpty());
     EXPECT_EQ(count_files(spool_ / "new"), 1u) << "dotfiles are left alone";
     for (const FileSlot slot : run.owner.claims)
-        EXPECT_EQ(run.files[slot].pending, run.files[slot].name == "c.eml" ? 2u : 3u);
+        EXPECT_EQ(run.files[slot].pending, run.files.name(slot) == "c.eml" ? 2u : 3u);
 }
 
 TEST_F(IntakeTest, FoldersBelowNewAlsoThoseMadeLater) {
@@ -91,10 +91,12 @@ TEST_F(IntakeTest, EachShardTakesItsOwn) {
         spool_.drop(fmt::format("{}.eml", i), eml({fmt::format("r{}@one.example", i)}));
     for (int run = 0; run < 2; ++run) {
         MailExchange exchange(3);
+        std::vector<FileId> left_over;
+        ASSERT_TRUE(spool_->scan_active([&](FileId id) { left_over.push_back(id); }));
         std::vector<std::unique_ptr<OneOfThree>> shards;
         for (ShardId shard = 0; shard < 3; ++shard) {
             shards.push_back(std::make_unique<OneOfThree>(exchange, shard, *spool_));
-            ASSERT_TRUE(shards.back()->intake.start(nullptr));
+            ASSERT_TRUE(shards.back()->intake.start(left_over, nullptr));
         }
         std::multiset<FileId> files;
         for (auto& shard : shards) {
@@ -176,6 +178,45 @@ TEST_F(IntakeTest, WithoutRoomNothingNewIsBegun) {
     for (int i = 0; i < 20; ++i) run.loop->turn(0);
     EXPECT_EQ(run.owner.records.size(), 1u);
     EXPECT_EQ(count_files(spool_ / "new"), 1u);
+}
+
+// Promise 5 inside one file: what is published can be sent while the rest of the same message waits for room.
+TEST_F(IntakeTest, WithoutRoomTheRestOfAFileWaits) {
+    std::vector<std::string> to;
+    for (int i = 0; i < 50'000; ++i) to.push_back(fmt::format("r{}@d{}.example", i, i % 7));
+    spool_.drop("many.eml", eml(to));
+    Run run(*this);
+    run.start();
+    ASSERT_TRUE(run.loop.run_until([&] { return !run.owner.records.empty(); }));
+    run.owner.room = false;
+    const size_t before = run.owner.records.size();
+    for (int i = 0; i < 20; ++i) run.loop->turn(0);
+    EXPECT_EQ(run.owner.records.size(), before);
+    EXPECT_LE(before, 20'000u) << "a slice";
+    EXPECT_THAT(run.owner.done, IsEmpty()) << "the file is held";
+    EXPECT_FALSE(run.intake.idle());
+    run.owner.room = true;
+    ASSERT_TRUE(run.until_records(to.size()));
+    EXPECT_EQ(run.owner.done.size(), 1u);
+    EXPECT_EQ(run.loaded().size(), to.size()) << "each once";
+}
+
+TEST_F(IntakeTest, AStopDoesNotWaitForRoom) {
+    std::vector<std::string> to;
+    for (int i = 0; i < 50'000; ++i) to.push_back(fmt::format("r{}@one.example", i));
+    spool_.drop("many.eml", eml(to));
+    {
+        Run run(*this);
+        run.start();
+        ASSERT_TRUE(run.loop.run_until([&] { return !run.owner.records.empty(); }));
+        run.owner.room = false;
+        EXPECT_FALSE(run.intake.idle_now());
+        run.intake.stop();
+        EXPECT_TRUE(run.intake.idle_now());
+    }
+    Run again(*this);
+    again.start_and_settle();
+    EXPECT_EQ(again.owner.records.size(), to.size());
 }
 
 // Too many open files is a fault of this machine: every file stays where it is and is taken a

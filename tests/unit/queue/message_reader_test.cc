@@ -67,7 +67,7 @@ TEST_F(MessageReaderTest, AFileThatIsNotWhatWasClaimedIsStale) {
                 run.start_and_settle();
                 ASSERT_EQ(run.owner.records.size(), 1u);
                 const Record record = run.owner.records[0];
-                const SpoolFile& file = run.files[record.file];
+                const FileEntry& file = run.files[record.file];
                 const std::string path = spool_.active(file.id);
                 LoadedMessage message;
                 if (open_already) ASSERT_TRUE(run.reader.load(record, message));

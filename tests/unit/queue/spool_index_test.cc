@@ -47,11 +47,12 @@ class SpoolIndexTest : public ::testing::Test {
         auto domains = reader->domains();
         if (!domains) return "error";
         std::string text;
-        uint32_t pending = 0;
+        size_t left = 0;
         for (;;) {
             auto step = reader->next();
             if (!step) return "error";
             using Kind = IndexReader::Step::Kind;
+            if (step->kind != Kind::recipients && left != 0) return "error";
             if (step->kind == Kind::end) break;
             if (step->kind == Kind::recipients) {
                 for (size_t i = 0; i < step->count; ++i) {
@@ -60,10 +61,11 @@ class SpoolIndexTest : public ::testing::Test {
                     text += fmt::format("{}+{} {}\n", where.offset, where.size,
                                         domains->at(step->entries[i].domain));
                 }
-                pending += static_cast<uint32_t>(step->count);
+                if (step->count == 0 || step->count > left) return "error";
+                left -= step->count;
                 continue;
             }
-            if (step->message->recipients != std::exchange(pending, 0)) return "error";
+            left = step->message->recipients;
             if (step->message->flags & MessageEntry::kRefused) {
                 text += "refused\n";
                 continue;
@@ -89,12 +91,12 @@ class SpoolIndexTest : public ::testing::Test {
     static std::string describe(const std::vector<Message>& messages) {
         std::string text;
         for (const Message& message : messages) {
-            for (const auto& [where, domain] : message.recipients)
-                text += fmt::format("{}+{} {}\n", where.offset, where.size, domain);
             if (!message.refused)
                 text += describe(message.envelope, message.content);
             else if (!message.recipients.empty())
                 text += "refused\n";
+            for (const auto& [where, domain] : message.recipients)
+                text += fmt::format("{}+{} {}\n", where.offset, where.size, domain);
         }
         return text;
     }
