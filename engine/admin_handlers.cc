@@ -6,8 +6,10 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/admin_queue.h"
+#include "engine/admin_request.h"
+#include "engine/explain.h"
+#include "engine/reload.h"
 #include "engine/status.h"
-#include "queue/formats/envelope_fields.h"
 
 namespace postrider {
 namespace {
@@ -17,62 +19,6 @@ using httplib::Response;
 using nlohmann::json;
 
 constexpr size_t kListedAtMost = 10'000, kListed = 50;
-constexpr int64_t kLongestS = 366 * 86'400;
-
-void answer(Response& response, const json& value) {
-    response.set_content(value.dump(-1, ' ', false, json::error_handler_t::replace) + "\n", "application/json");
-}
-
-void refuse(Response& response, std::string_view why, int status = 400) {
-    response.status = status;
-    response.set_content(std::string(why), "text/plain");
-}
-
-// Local trouble is not the request's fault.
-void refuse(Response& response, const Error& error) { refuse(response, error.text, error.code ? 503 : 400); }
-
-// The body of a POST: members by name, each checked.
-class Body {
-  public:
-    static Result<Body> of(const Request& request) {
-        // A page in a browser can send neither without asking us first.
-        if (request.has_header("Origin") || request.get_header_value("Content-Type") != "application/json")
-            return fail("the body must be application/json");
-        Body body;
-        body.json_ = json::parse(request.body, nullptr, false);
-        if (!body.json_.is_object()) return fail("the body is no JSON object");
-        return body;
-    }
-    Result<std::string> text(const char* name) const {
-        const auto found = json_.find(name);
-        if (found == json_.end()) return std::string();
-        const auto* value = found->get_ptr<const std::string*>();
-        if (!value) return fail(fmt::format("\"{}\" is no text", name));
-        return *value;
-    }
-    Result<int64_t> seconds(const char* name) const {
-        const auto found = json_.find(name);
-        if (found == json_.end()) return 0;
-        if (!found->is_number_integer() || *found < 0 || *found > kLongestS)
-            return fail(fmt::format("\"{}\" is no number of seconds from 0 to {}", name, kLongestS));
-        return found->get<int64_t>();
-    }
-    bool has(const char* name) const { return json_.contains(name); }
-
-  private:
-    json json_;
-};
-
-Result<Said> said_by(const AdminServer& server, const Request& request, const Body& body) {
-    Said said{read_wall_clock() / kUsPerSecond, server.peer(request), {}};
-    auto reason = body.text("reason");
-    if (!reason) return std::unexpected(reason.error());
-    if (!reason->empty())
-        if (auto good = check_label(*reason); !good)
-            return fail("the reason must be one line of text without controls, at most 255 octets");
-    said.reason = std::move(*reason);
-    return said;
-}
 
 struct QueueOrder {
     std::optional<Selection> selection;
@@ -138,6 +84,77 @@ void queue_list(Engine& engine, const Request& request, Response& response) {
     answer(response, queue_json(engine, nullptr, limit));
 }
 
+Result<void> shape_order(const AdminServer& server, Engine& engine, bool set, const Request& request) {
+    auto body = Body::of(request);
+    if (!body) return std::unexpected(body.error());
+    auto said = said_by(server, request, *body);
+    if (!said) return std::unexpected(said.error());
+    auto domain = body->text("domain");
+    auto for_s = body->seconds("for_s");
+    auto settings = body->list("settings");
+    if (!domain) return std::unexpected(domain.error());
+    if (!for_s) return std::unexpected(for_s.error());
+    if (!settings) return std::unexpected(settings.error());
+    auto name = shape_name_of(*domain);
+    if (!name) return std::unexpected(name.error());
+    std::vector<std::pair<std::string, std::string>> pairs;
+    for (const json& setting : *settings) {
+        auto key = Body::text(setting, "key"), value = Body::text(setting, "value");
+        if (!key || !value) return std::unexpected((key ? value : key).error());
+        pairs.emplace_back(std::move(*key), std::move(*value));
+    }
+    if (set) return engine.control().set_shape(*name, pairs, *for_s, *said);
+    return engine.control().unset_shape(*name, pairs, *said);
+}
+
+json shapes_json(const ShapingBook& book, std::string_view domain) {
+    json list = json::array();
+    for (const auto& each : book.overrides()) {
+        if (!domain.empty() && each.domain != domain) continue;
+        json entry = {{"domain", each.domain}, {"key", each.key}, {"value", each.value}, {"who", each.who},
+                      {"set", each.set_s}, {"reason", each.why}};
+        if (each.expires_s) entry["until"] = each.expires_s;
+        list.push_back(std::move(entry));
+    }
+    return {{"overrides", list}};
+}
+
+void show_shapes(Engine& engine, const Request& request, Response& response) {
+    std::string domain;
+    if (request.has_param("domain")) {
+        auto name = shape_name_of(request.get_param_value("domain"));
+        if (!name) return refuse(response, name.error());
+        domain = std::move(*name);
+    }
+    answer(response, shapes_json(engine.shared().shaping, domain));
+}
+
+// Of a query: the domain it names, checked.
+Result<std::string> domain_of(const Request& request) {
+    auto selection = selection_of("domain", request.get_param_value("domain"));
+    if (!selection) return std::unexpected(selection.error());
+    return selection->name;
+}
+
+void explain(Engine& engine, const Request& request, Response& response) {
+    auto domain = domain_of(request);
+    if (!domain) return refuse(response, domain.error());
+    auto told = explain_json(engine, *domain);
+    if (!told) return refuse(response, told.error());
+    answer(response, *told);
+}
+
+void why(Engine& engine, const Request& request, Response& response) {
+    if (request.has_param("campaign")) {
+        auto selection = selection_of("campaign", request.get_param_value("campaign"));
+        if (!selection) return refuse(response, selection.error());
+        return answer(response, why_campaign(engine, selection->name));
+    }
+    auto domain = domain_of(request);
+    if (!domain) return refuse(response, domain.error());
+    answer(response, why_domain(engine, *domain));
+}
+
 }  // namespace
 
 void serve_admin(AdminServer& server, Engine& engine, int64_t started_s) {
@@ -150,6 +167,21 @@ void serve_admin(AdminServer& server, Engine& engine, int64_t started_s) {
             queue_order(server, engine, action, request, response);
         });
     }
+    server.Get("/shape", [&engine](const Request& request, Response& response) { show_shapes(engine, request, response); });
+    for (const bool set : {true, false}) {
+        server.Post(set ? "/shape/set" : "/shape/unset", [&server, &engine, set](const Request& request, Response& response) {
+            if (auto done = shape_order(server, engine, set, request); !done) return refuse(response, done.error());
+            answer(response, shapes_json(engine.shared().shaping, {}));
+        });
+    }
+    server.Get("/explain", [&engine](const Request& request, Response& response) { explain(engine, request, response); });
+    server.Get("/why", [&engine](const Request& request, Response& response) { why(engine, request, response); });
+    server.Post("/reload", [&engine](const Request& request, Response& response) {
+        if (auto body = Body::of(request); !body) return refuse(response, body.error());
+        const Reloaded reloaded = reload(engine);
+        if (!reloaded.done) return refuse(response, reloaded.told);
+        answer(response, {{"told", reloaded.told}});
+    });
 }
 
 }  // namespace postrider

@@ -1,5 +1,7 @@
 #include "engine/admin_transport.h"
 
+#include "engine/admin_client.h"
+
 #include <fcntl.h>
 #include <poll.h>
 #include <pwd.h>
@@ -231,6 +233,8 @@ Result<std::string> answer_of(const std::string& address, const httplib::Result&
 }
 
 }  // namespace
+
+std::string query_value(const std::string& text) { return httplib::detail::encode_query_param(text); }
 
 Result<std::string> admin_get(const std::string& address, const std::string& path) {
     return answer_of(address, ask(address, [&](httplib::ClientImpl& client) { return client.Get(path.c_str()); }));

@@ -4,6 +4,7 @@
 
 #include "engine/command_line.h"
 #include "engine/commands.h"
+#include "engine/config/shaping_lint.h"
 
 namespace postrider {
 
@@ -17,7 +18,12 @@ int run_check(int argc, char** argv) {
     } catch (const CLI::ParseError& error) {
         return app.exit(error) == 0 ? 0 : kExitUsage;
     }
-    if (!load_or_explain(path)) return kExitUsage;
+    const auto config = load_or_explain(path);
+    if (!config) return kExitUsage;
+    std::vector<std::string> sources;
+    for (const auto& source : config->sources) sources.push_back(source.name);
+    for (const auto& finding : lint_shaping(config->shaping, sources))
+        std::fprintf(stderr, "%s\n", finding.to_string().c_str());
     std::printf("%s: no errors\n", config_path(path).c_str());
     return 0;
 }

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <ctime>
 
 namespace postrider {
 
@@ -18,6 +19,14 @@ std::optional<Config> load_or_explain(const std::string& given) {
     for (const auto& problem : loaded.problems) std::fprintf(stderr, "%s\n", problem.to_string().c_str());
     if (!loaded.ok()) return std::nullopt;
     return std::move(loaded.config);
+}
+
+std::string local_time(int64_t seconds) {
+    const std::time_t time = seconds;
+    std::tm parts{};
+    localtime_r(&time, &parts);
+    char text[64];
+    return {text, std::strftime(text, sizeof text, "%F %T %z", &parts)};
 }
 
 }  // namespace postrider

@@ -12,6 +12,10 @@ inline constexpr int kExitMailWaits = 75;
 
 int run_engine(int argc, char** argv);  // postrider run
 int run_check(int argc, char** argv);   // postrider check
+int run_explain(int argc, char** argv); // postrider explain
+int run_why(int argc, char** argv);     // postrider why
+int run_shape(int argc, char** argv);   // postrider shape
+int run_reload(int argc, char** argv);  // postrider reload
 int run_queue(int argc, char** argv);   // postrider queue
 int run_status(int argc, char** argv);  // postrider status
 

@@ -74,6 +74,16 @@ Result<Selection> selection_of(std::string_view scope, std::string_view name) {
     return selection;
 }
 
+Result<std::string> shape_name_of(std::string_view name) {
+    if (name == "default" || (name.starts_with("provider.\"") && name.ends_with('"'))) {
+        if (auto good = check_label(name); !good) return std::unexpected(good.error());
+        return std::string(name);
+    }
+    auto selection = selection_of("domain", name);
+    if (!selection) return fail(selection.error().text.substr(std::string_view("--").size()));
+    return selection->name;
+}
+
 Control::Control(Engine& engine, SharedState& shared, ControlFile file, ControlState state)
     : engine_(engine), shared_(shared), file_(std::move(file)), state_(std::move(state)) {}
 
@@ -85,6 +95,14 @@ Result<std::unique_ptr<Control>> Control::open(Engine& engine, SharedState& shar
         std::fprintf(stderr, "postrider: %s/%s\n", shared.spool->path().c_str(), file->note().c_str());
     std::unique_ptr<Control> control(new Control(engine, shared, std::move(*file), std::move(state)));
     control->prune(control->state_, wall_s());
+    for (const KeptShape& shape : control->state_.shapes) {
+        if (shape.expires_s && shape.expires_s <= wall_s()) continue;
+        auto set = shared.shaping.set({shape.domain, shape.key, shape.value, shape.expires_s, shape.said.who,
+                                       shape.said.reason, shape.said.at_s});
+        if (!set)
+            std::fprintf(stderr, "postrider: what was set for %s does not hold any more: %s\n", shape.domain.c_str(),
+                         set.error().text.c_str());
+    }
     shared.holds = control->table_of(control->state_);
     if (shared.holds) control->next_end_s_ = shared.holds->next_end_s();
     return control;
@@ -183,8 +201,73 @@ std::vector<Hold> Control::holds() const {
     return state_.holds;
 }
 
+// ---- shape
+
+namespace {
+
+std::vector<KeptShape> kept(const std::vector<ShapingOverride>& overrides) {
+    std::vector<KeptShape> shapes;
+    for (const auto& each : overrides)
+        shapes.push_back({each.domain, each.key, each.value, each.expires_s, {each.set_s, each.who, each.why}});
+    return shapes;
+}
+
+}  // namespace
+
+void Control::restore_shapes(const std::vector<ShapingOverride>& wanted) {
+    for (const auto& each : shared_.shaping.overrides()) shared_.shaping.unset(each.domain, each.key);
+    for (const auto& each : wanted) (void)shared_.shaping.set(each);
+}
+
+// Writes the overrides as they are now; when that fails they are again what they were.
+Result<void> Control::keep_shapes(const std::vector<ShapingOverride>& before) {
+    ControlState state = state_;
+    state.shapes = kept(shared_.shaping.overrides());
+    if (auto written = file_.write(state); !written) {
+        restore_shapes(before);
+        return fail("nothing was changed: " + written.error().text, written.error().code);
+    }
+    state_ = std::move(state);
+    return {};
+}
+
+Result<void> Control::set_shape(const std::string& domain, const ShapeSettings& settings, int64_t for_s,
+                                const Said& said) {
+    if (settings.empty()) return fail("say what to set, as key=value");
+    std::scoped_lock lock(mutex_);
+    const auto before = shared_.shaping.overrides();
+    if (before.size() + settings.size() > kMostHolds) return fail("too much is set already; unset some");
+    for (const auto& [key, value] : settings) {
+        auto set = shared_.shaping.set({domain, key, value, for_s ? said.at_s + for_s : 0, said.who, said.reason, said.at_s});
+        if (set) continue;
+        restore_shapes(before);
+        return set;
+    }
+    if (auto done = keep_shapes(before); !done) return done;
+    for (const auto& [key, value] : settings)
+        std::fprintf(stderr, "postrider: %s: shape set %s %s=%s%s%s\n", said.who.c_str(), domain.c_str(), key.c_str(),
+                     value.c_str(), said.reason.empty() ? "" : ": ", said.reason.c_str());
+    return {};
+}
+
+Result<void> Control::unset_shape(const std::string& domain, const ShapeSettings& settings, const Said& said) {
+    std::scoped_lock lock(mutex_);
+    const auto before = shared_.shaping.overrides();
+    size_t ended = settings.empty() ? shared_.shaping.unset(domain, {}) : 0;
+    for (const auto& [key, value] : settings) ended += shared_.shaping.unset(domain, key);
+    if (ended == 0) return fail(domain + ": nothing of that is set; `postrider shape show` tells what is");
+    if (auto done = keep_shapes(before); !done) return done;
+    std::fprintf(stderr, "postrider: %s: shape unset %s (%zu)%s%s\n", said.who.c_str(), domain.c_str(), ended,
+                 said.reason.empty() ? "" : ": ", said.reason.c_str());
+    return {};
+}
+
 void Control::tick() {
     std::scoped_lock lock(mutex_);
+    if (wall_s() >= next_shapes_s_) {
+        shared_.shaping.expire(wall_s());
+        next_shapes_s_ = wall_s() + 1;
+    }
     if (wall_s() < next_end_s_) return;
     if (auto done = put(state_); !done) {
         std::fprintf(stderr, "postrider: a suspension has run out: %s\n", done.error().text.c_str());

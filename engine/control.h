@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/control_file.h"
+#include "engine/egress/shaping_book.h"
 
 namespace postrider {
 
@@ -36,6 +37,12 @@ class Control {
     // Null: everything.
     Result<void> flush(const Selection* selection, Said said);
 
+    using ShapeSettings = std::vector<std::pair<std::string, std::string>>;  // key and value
+    // All of them or none. `for_s`: they end by themselves; 0: when they are unset.
+    Result<void> set_shape(const std::string& domain, const ShapeSettings& settings, int64_t for_s, const Said& said);
+    // No settings: all of the domain. An error when none was set.
+    Result<void> unset_shape(const std::string& domain, const ShapeSettings& settings, const Said& said);
+
     std::vector<Hold> holds() const;
 
     // Ends what has run out; a few times a second.
@@ -46,6 +53,8 @@ class Control {
     // Writes and tells `state`, which replaces the one there was; under mutex_.
     Result<void> put(ControlState state);
     std::shared_ptr<const HoldTable> table_of(const ControlState& state) const;
+    Result<void> keep_shapes(const std::vector<ShapingOverride>& before);
+    void restore_shapes(const std::vector<ShapingOverride>& wanted);
     void prune(ControlState& state, int64_t now_s) const;
 
     Engine& engine_;
@@ -54,9 +63,12 @@ class Control {
     ControlFile file_;
     ControlState state_;
     int64_t next_end_s_ = INT64_MAX;
+    int64_t next_shapes_s_ = 0;  // when overrides are looked at for their end
 };
 
 // A name as the queue knows it: domains as A-labels in lower case, hosts in lower case; labels as they are.
+// A domain as the shaping knows it, or default, or provider."name".
+Result<std::string> shape_name_of(std::string_view name);
 Result<Selection> selection_of(std::string_view scope, std::string_view name);
 
 }  // namespace postrider

@@ -16,7 +16,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr size_t kBlock = 64 * 1024;
+constexpr size_t kBlock = 4096;
 constexpr size_t kMostOctets = 64 << 20;
 constexpr std::string_view kMagic = "postrider-control 1 ";
 

@@ -25,6 +25,8 @@ Result<std::vector<EgressSource>> make_sources(const Config& config) {
     return sources;
 }
 
+}  // namespace
+
 // Every connection is a descriptor, and so are the spool's folders and open files. Answers how many connections fit.
 Result<uint32_t> raise_descriptor_limit(uint32_t connections) {
     constexpr rlim_t kOthers = 1024;
@@ -45,6 +47,8 @@ Result<uint32_t> raise_descriptor_limit(uint32_t connections) {
                      "them with ulimit -n\n", fit, connections, static_cast<unsigned long long>(limit.rlim_cur));
     return fit;
 }
+
+namespace {
 
 size_t cores() {
     cpu_set_t set;

@@ -34,6 +34,9 @@ struct Ledger {
     int64_t missing() const { return static_cast<int64_t>(accepted - finals) - static_cast<int64_t>(counted); }
 };
 
+// Room for so many connections beside what else needs descriptors; answers how many fit.
+Result<uint32_t> raise_descriptor_limit(uint32_t connections);
+
 class Engine {
   public:
     // Takes the spool, reads the journals, starts the shards. Exit codes of the error: 3 when another engine holds the

@@ -22,6 +22,10 @@ constexpr Command kCommands[] = {
     {"send", postrider::run_send, "put messages into the spool, safely"},
     {"status", postrider::run_status, "ask a running engine what it is doing"},
     {"queue", postrider::run_queue, "look at what waits; suspend, resume, cancel or flush it"},
+    {"shape", postrider::run_shape, "show and change limits while the engine runs"},
+    {"explain", postrider::run_explain, "every limit that holds for a domain, where it comes from, its use"},
+    {"why", postrider::run_why, "what the mail of a domain or campaign waits for"},
+    {"reload", postrider::run_reload, "read the configuration again in a running engine"},
     {"sink", postrider::run_sink, "a receiver for tests and rehearsals: SMTP and DNS"},
     {"gen", postrider::run_gen, "fill a spool for load tests"},
 };

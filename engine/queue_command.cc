@@ -2,12 +2,11 @@
 #include <CLI/CLI.hpp>
 #include <array>
 #include <cstdio>
-#include <ctime>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "engine/admin_transport.h"
+#include "engine/admin_client.h"
 #include "engine/command_line.h"
 #include "engine/commands.h"
 #include "engine/config/units.h"
@@ -24,14 +23,6 @@ struct QueueOptions {
     size_t limit = 50;
     bool as_json = false;
 };
-
-std::string local_time(int64_t seconds) {
-    const std::time_t time = seconds;
-    std::tm parts{};
-    localtime_r(&time, &parts);
-    char text[64];
-    return {text, std::strftime(text, sizeof text, "%F %T %z", &parts)};
-}
 
 std::string by(const json& said) {
     std::string text = fmt::format("by {} at {}", said["who"].get<std::string>(), local_time(said["at"].get<int64_t>()));
@@ -70,7 +61,7 @@ int list(const Config& config, const QueueOptions& options) {
     std::string path = fmt::format("/queue?limit={}", options.limit);
     for (size_t i = 0; i < options.names.size(); ++i)
         if (!options.names[i].empty())
-            path += fmt::format("&{}={}", kHoldScopes[i], httplib::detail::encode_query_param(options.names[i]));
+            path += fmt::format("&{}={}", kHoldScopes[i], query_value(options.names[i]));
     auto answer = admin_get(config.server.admin, path);
     if (!answer) return tell_error(answer.error());
     if (options.as_json) {

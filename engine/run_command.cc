@@ -1,6 +1,7 @@
 // `postrider run`: starts the engine, serves the admin socket, shows progress, obeys signals.
 //
-// SIGTERM, SIGINT: drain (at most shutdown_timeout), a second one stops at once. SIGHUP: the delivery log is opened anew.
+// SIGTERM, SIGINT: drain (at most shutdown_timeout), a second one stops at once. SIGHUP: the delivery log is
+// opened anew and the configuration read again.
 #include <signal.h>
 #include <time.h>
 
@@ -14,6 +15,7 @@
 #include "engine/config/units.h"
 #include "engine/io/crash_points.h"
 #include "engine/progress.h"
+#include "engine/reload.h"
 
 namespace postrider {
 namespace {
@@ -51,7 +53,10 @@ int watch(Engine& engine, const RunOptions& options, const sigset_t& signals) {
     const timespec patience{0, kLookEveryNs};
     while (engine.running()) {
         const int signal = sigtimedwait(&signals, nullptr, &patience);
-        if (signal == SIGHUP) engine.reopen_log();
+        if (signal == SIGHUP) {
+            engine.reopen_log();
+            std::fputs(reload(engine).told.c_str(), stderr);
+        }
         if (signal == SIGTERM || signal == SIGINT) {
             if (terms++ == 0)
                 engine.stop();

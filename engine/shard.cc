@@ -39,6 +39,7 @@ SharedState::SharedState(Config c, size_t shard_count, std::vector<EgressSource>
       metrics(shard_count) {
     schedule.retry_after_ms = config.retry.retry_after_ms;
     schedule.max_age_s = config.retry.max_age_ms / kMsPerSecond;
+    memory_limit = config.limits.memory;
     content_rules.long_lines_send = config.content.long_lines == LongLines::send;
 }
 
@@ -52,7 +53,7 @@ MemoryUse SharedState::memory() const {
 }
 
 bool SharedState::has_room() const {
-    return arena.in_use() < kRecordsLeast + shards * RecordSupply::kMost || memory().sum() < config.limits.memory;
+    return arena.in_use() < kRecordsLeast + shards * RecordSupply::kMost || memory().sum() < memory_limit.load(std::memory_order_relaxed);
 }
 
 Shard::Shard(ShardId id, SharedState& shared, std::unique_ptr<Reactor> reactor)
@@ -74,6 +75,8 @@ Result<std::unique_ptr<Shard>> Shard::make(ShardId id, SharedState& shared) {
 
 Result<void> Shard::build() {
     const Config& config = shared_.config;
+    schedule_ = shared_.schedule;
+    prohibited_ = config.smtp.prohibited_hosts;
     auto resolver = AresResolver::make(*reactor_, {.servers = config.dns.servers});
     if (!resolver) return std::unexpected(resolver.error());
     resolver_ = std::move(*resolver);
@@ -100,10 +103,10 @@ Result<void> Shard::build() {
         std::_Exit(4);
     });
     commit_->on_hold([this](const Error&, bool) { look_for_space(); });
-    backlog_ = std::make_unique<Backlog>(*reactor_, shared_.arena, shared_.files, shared_.schedule, *this);
+    backlog_ = std::make_unique<Backlog>(*reactor_, shared_.arena, shared_.files, schedule_, *this);
     context_ = std::make_unique<EgressContext>(
         EgressContext{*reactor_, *resolver_, health_, buffers_, *shared_.tls, shared_.verified_tls.get(), reader_, shared_.arena,
-                      addresses_, shared_.sources, shared_.shaping, config.smtp.prohibited_hosts, config.smtp.port, *this, gate_});
+                      addresses_, shared_.sources, shared_.shaping, prohibited_, config.smtp.port, *this, gate_});
     dispatcher_ = std::make_unique<Dispatcher>(*context_, *this, shared_.sites, shared_.shaping, shared_.shards);
     intake_ = std::make_unique<Intake>(*reactor_, shared_.shards, *shared_.spool, shared_.files, shared_.arena,
                                        supply_, shared_.domains, shared_.labels, shared_.content_rules, *this);
@@ -365,6 +368,11 @@ void Shard::invite(Site& site, ReadyWindow& window, int64_t expires_ms) {
     }
 }
 
+void Shard::reconfigure(const RetrySchedule& schedule, const std::vector<AddressBlock>& prohibited) {
+    schedule_ = schedule;
+    prohibited_ = prohibited;
+}
+
 // ---- holds
 
 void Shard::set_holds(std::shared_ptr<const HoldTable> holds) {
@@ -400,7 +408,7 @@ bool Shard::take_held(RecordId id, Site* site) {
     return verdict.suspended;
 }
 
-int64_t Shard::retry_wait_s(uint32_t attempts) { return shared_.schedule.wait_s(attempts, reactor_->random()); }
+int64_t Shard::retry_wait_s(uint32_t attempts) { return schedule_.wait_s(attempts, reactor_->random()); }
 
 // ---- intake
 

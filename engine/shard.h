@@ -13,9 +13,11 @@
 #pragma once
 
 #include <functional>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "dns/ares_resolver.h"
@@ -67,6 +69,7 @@ struct SharedState {
     std::vector<ShardMetrics> metrics;
     std::atomic<size_t> drained{0};   // shards that have ended their sessions
     std::atomic<bool> failed{false};  // journal or log: nothing new is started
+    std::atomic<uint64_t> memory_limit;         // [limits] memory, as last read
     std::shared_ptr<const HoldTable> holds;     // with which the shards begin; null: nothing is held
     std::atomic<int64_t> latest_claim_s{0};     // a cancel is stamped no earlier
     std::atomic<size_t> short_of_space{0};  // shards that found no space for journal or log (decision 0018)
@@ -98,8 +101,24 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     // Runs `call` on the shard's thread; false when the shard has ended. One that it does not come to is dropped.
     bool call(std::function<void(Shard&)> call);
 
+    // Live changes of [retry] and [smtp] prohibited_hosts.
+    void reconfigure(const RetrySchedule& schedule, const std::vector<AddressBlock>& prohibited);
     // From this call on nothing new of what is held is sent; the walk of the backlog follows. Null: nothing is held.
     void set_holds(std::shared_ptr<const HoldTable> holds);
+
+    // What the domain's mail was last refused with here, at most a few thousand domains are kept; null: nothing is known.
+    struct LastReply {
+        int64_t at_s = 0;
+        uint16_t code = 0;
+        std::string text, host;
+    };
+    const LastReply* last_reply(DomainId domain) const {
+        const auto found = last_replies_.find(domain);
+        return found == last_replies_.end() ? nullptr : &found->second;
+    }
+    // The domain's mail servers, for explain.
+    using RouteAnswer = std::shared_ptr<std::promise<std::shared_ptr<const MailRoute>>>;
+    void look_up(const std::string& domain, RouteAnswer answer) { spawn(gate_, answer_route(domain, std::move(answer))); }
 
     ShardId number() const { return reactor_->shard(); }
     ShardMetrics& metrics() { return metrics_; }
@@ -182,6 +201,8 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
         const AttemptPlace* place = nullptr;
     };
     void log(const Settled& settled);
+    Task<void> answer_route(std::string domain, RouteAnswer answer);
+    void remember_reply(DomainId domain, const Outcome& outcome, std::string_view host);
     void give_up(RecordId id, const Outcome& outcome, LogType type, RecordKind kind);
     void finish(RecordId id, RecordKind kind, uint16_t attempt);
 
@@ -198,11 +219,14 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     std::unique_ptr<Journal> journal_;
     std::unique_ptr<SetAside> aside_;
     std::unique_ptr<GroupCommit> commit_;
+    RetrySchedule schedule_;
+    AddressBlocks prohibited_;
     std::unique_ptr<Backlog> backlog_;
     std::unique_ptr<EgressContext> context_;
     std::unique_ptr<Dispatcher> dispatcher_;
     std::unique_ptr<Intake> intake_;
     std::shared_ptr<const HoldTable> holds_;
+    std::unordered_map<DomainId, LastReply> last_replies_;
     RecordChain doomed_;  // cancelled: to be logged and settled, a slice each turn
     Gate gate_;
     LoadedMessage scratch_;

@@ -6,6 +6,7 @@
 namespace postrider {
 namespace {
 
+constexpr size_t kRepliesKept = 4'096, kReplyKeptOctets = 300;
 constexpr size_t kDoomedAtOnce = 64;  // each may read from the disk
 
 LoggedResponse logged(const Outcome& outcome) {
@@ -22,7 +23,7 @@ LoggedResponse logged(const Outcome& outcome) {
 }  // namespace
 
 bool Shard::expired(RecordId id) {
-    return shared_.schedule.expired(shared_.files[shared_.arena[id].file].created_s, now_s());
+    return schedule_.expired(shared_.files[shared_.arena[id].file].created_s, now_s());
 }
 
 void Shard::before_dot(QueuedMessage& message) {
@@ -34,6 +35,19 @@ void Shard::before_dot(QueuedMessage& message) {
                           .attempt = static_cast<uint16_t>(record.attempts + 1)});
     }
     POSTRIDER_CRASH_POINT("intent.gathered");
+}
+
+void Shard::remember_reply(DomainId domain, const Outcome& outcome, std::string_view host) {
+    if (last_replies_.size() >= kRepliesKept && !last_replies_.contains(domain)) last_replies_.erase(last_replies_.begin());
+    LastReply& last = last_replies_[domain];
+    last.at_s = now_s();
+    last.code = outcome.code;
+    last.text.assign(outcome.text, 0, kReplyKeptOctets);
+    last.host.assign(host);
+}
+
+Task<void> Shard::answer_route(std::string domain, RouteAnswer answer) {
+    answer->set_value(co_await resolver_->route(std::move(domain)));
 }
 
 void Shard::log(const Settled& settled) {
@@ -101,11 +115,13 @@ void Shard::settle(QueuedMessage& message, size_t index, const AttemptPlace& pla
         settled.type = delivered ? LogType::delivery : LogType::bounce;
         log(settled);
         (delivered ? metrics_.delivered : metrics_.bounced).add();
+        if (!delivered) remember_reply(record.domain, outcome, place.host);
         if (delivered) metrics_.octets.add(message.loaded.content.wire_size);
         return finish(id, delivered ? RecordKind::delivered : RecordKind::bounced, record.attempts);
     }
     settled.type = LogType::transient_failure;
     log(settled);
+    remember_reply(record.domain, outcome, place.host);
     metrics_.attempts_deferred.add();
     if (outcome.kind == OutcomeKind::ambiguous) {
         record.possible_duplicate = true;
@@ -154,6 +170,7 @@ void Shard::settle_unsent(RecordId id, const Outcome& outcome, bool counts) {
     if (counts && record.attempts < UINT16_MAX) ++record.attempts;
     const bool bounced = outcome.kind == OutcomeKind::bounced;
     log_unsent(id, outcome, bounced ? LogType::bounce : LogType::transient_failure);
+    remember_reply(record.domain, outcome, {});
     if (bounced) {
         metrics_.bounced.add();
         return finish(id, RecordKind::bounced, record.attempts);

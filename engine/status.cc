@@ -57,7 +57,7 @@ json status_json(Engine& engine, int64_t started_s) {
                         {"final", ledger.finals},  {"pending", ledger.counted},   {"missing", ledger.missing()}};
     status["short_of_space"] = engine.shared().short_of_space.load() > 0;
     const MemoryUse memory = engine.shared().memory();
-    status["memory"] = {{"limit", engine.config().limits.memory}, {"records", memory.records}, {"files", memory.files},
+    status["memory"] = {{"limit", engine.shared().memory_limit.load()}, {"records", memory.records}, {"files", memory.files},
                         {"names", memory.names}, {"connections", memory.connections}};
     status["dns_queries"] = totals.dns_queries;
     std::vector<std::pair<std::string, SiteLine>> busiest(sites.begin(), sites.end());

@@ -2,7 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
-#include "engine/admin_transport.h"
+#include "engine/admin_client.h"
 #include "engine/command_line.h"
 #include "engine/commands.h"
 #include "engine/status.h"

@@ -10,6 +10,7 @@ constexpr uint32_t kQuantum = 16;
 // Due records moved in one go: a storm of them must not stall the connections of the shard.
 constexpr uint32_t kDueAtOnce = 10'000;
 constexpr DurationMs kSweepEveryMs = 1'000;
+constexpr uint32_t kLookedAtForDue = 10'000;
 
 }  // namespace
 
@@ -338,6 +339,18 @@ bool Backlog::visit_domains(size_t& cursor, size_t most, const Flow& of,
         }
     }
     return cursor < domains_.bucket_count();
+}
+
+int64_t Backlog::next_due_s(DomainId id) {
+    const auto found = domains_.find(id);
+    if (found == domains_.end() || found->second->deferred == 0) return 0;
+    uint32_t looked = 0;
+    for (const auto& [due_s, chain] : buckets_)
+        for (RecordId record = chain.head; record; record = arena_[record].link) {
+            if (arena_[record].domain == id) return due_s;
+            if (++looked == kLookedAtForDue) return 0;
+        }
+    return 0;
 }
 
 std::optional<Backlog::DomainCounts> Backlog::domain_counts(DomainId id) const {

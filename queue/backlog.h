@@ -110,6 +110,8 @@ class Backlog final : private Timer {
                        const std::function<void(const DomainCounts&)>& visit) const;
     // Of one domain; empty when nothing of it is here.
     std::optional<DomainCounts> domain_counts(DomainId domain) const;
+    // When the first deferred record of the domain is due; 0: none is, or it is not among the first few thousand that are.
+    int64_t next_due_s(DomainId domain);
 
   private:
     struct PriorityClass {

@@ -77,4 +77,11 @@ Site& SiteTable::at(SiteId id) {
     return *sites_[id];
 }
 
+Site* SiteTable::find(std::string_view name) {
+    std::scoped_lock lock(mutex_);
+    for (const auto& site : sites_)
+        if (site && site->name() == name) return site.get();
+    return nullptr;
+}
+
 }  // namespace postrider

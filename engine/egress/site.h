@@ -102,6 +102,8 @@ class SiteTable {
     Site& site(std::string_view name);
     // Thread-safe.
     Site& at(SiteId id);
+    // Thread-safe; looks at each: for people. Null: there is none; one that was just made may not be bound yet.
+    Site* find(std::string_view name);
     size_t size() const { return names_.size(); }
     const ProviderTable& providers() const { return providers_; }
 

@@ -224,3 +224,103 @@ class ControlTest(harness.Case):
         self.assertIn("allowed", self.ask(engine, "queue", "list", "--limit", "0", code=2) + "allowed")
         process.signal(signal.SIGTERM)
         self.assertEqual(process.wait(15), 0, process.text())
+
+
+class ShapeAndReloadTest(harness.Case):
+    """Limits changed while the engine runs, by command and by file."""
+
+    started, ask, queue, status, fill, arrived, engine_with_sink = (
+        ControlTest.started, ControlTest.ask, ControlTest.queue, ControlTest.status, ControlTest.fill, ControlTest.arrived,
+        ControlTest.engine_with_sink)
+
+    def connections(self, engine):
+        return self.status(engine)["connections"]["open"]
+
+    def test_shape_set_holds_at_once_and_is_kept(self):
+        engine = self.engine_with_sink("--latency", "20ms", shaping='["default"]\nconnection_limit = 4\n')
+        self.fill(engine, "x", "spring", 20000, domains=1)
+        process = self.started(engine)
+        self.eventually(lambda: self.connections(engine) == 4, "four connections by the file")
+        self.ask(engine, "shape", "set", "d0.test", "connection_limit=1", "--reason", "they complain")
+        self.eventually(lambda: self.connections(engine) == 1, "one by the command", 5)
+        shown = json.loads(self.ask(engine, "shape", "show", "D0.test", "--json"))["overrides"]
+        self.assertEqual([(o["key"], o["value"], o["reason"]) for o in shown], [("connection_limit", "1", "they complain")])
+        self.assertIn("shape set d0.test connection_limit=1: they complain", process.text())
+        process.child.kill()
+        process.wait(10)
+        process.end()
+        process = self.started(engine)
+        self.eventually(lambda: self.connections(engine) == 1, "it is kept")
+        time.sleep(0.5)
+        self.assertEqual(self.connections(engine), 1)
+        self.ask(engine, "shape", "unset", "d0.test", "connection_limit")
+        self.eventually(lambda: self.connections(engine) == 4, "the file's again", 15)
+        self.ask(engine, "shape", "set", "default", "connection_limit=2", "--for", "2s")
+        self.eventually(lambda: self.connections(engine) == 2, "two", 5)
+        self.eventually(lambda: self.connections(engine) == 4, "it ends by itself", 15)
+        for wrong in (["d0.test", "conection_limit=1"], ["d0.test", "connection_limit=0"], ["d0.test", "connection_limit"],
+                      ["d0.test"], ["d0..test", "connection_limit=1"], ['provider."none"', "connection_limit=1"]):
+            self.ask(engine, "shape", "set", *wrong, code=2)
+        self.ask(engine, "shape", "unset", "d0.test", code=2)
+        self.assertEqual(json.loads(self.ask(engine, "shape", "show", "--json"))["overrides"], [])
+
+    def test_reload(self):
+        engine = self.engine_with_sink("--latency", "20ms", shaping='["default"]\nconnection_limit = 4\n')
+        self.fill(engine, "x", "spring", 20000, domains=1)
+        process = self.started(engine)
+        self.eventually(lambda: self.connections(engine) == 4, "four connections")
+        shaping = engine.folder / "shaping.toml"
+        shaping.write_text('["default"]\nconnection_limit = 0\n')
+        process.signal(signal.SIGHUP)
+        self.eventually(lambda: "the configuration in force stays" in process.text(), "the bad file is refused")
+        self.assertIn("shaping.toml:2", process.text())
+        self.assertIn("shaping.toml:2", self.ask(engine, "reload", code=2))
+        self.assertEqual(self.connections(engine), 4)
+        shaping.write_text('["default"]\nconnection_limit = 2\n')
+        engine.config.write_text(engine.config.read_text().replace("shards = 2", "shards = 3"))
+        process.signal(signal.SIGHUP)
+        self.eventually(lambda: self.connections(engine) == 2, "two by the new file", 10)
+        self.assertIn("needs a restart to change: [server] shards", process.text())
+        shaping.write_text('["default"]\nconnection_limit = 3\n')
+        self.assertIn("read again", self.ask(engine, "reload"))
+        self.eventually(lambda: self.connections(engine) == 3, "three by the command", 10)
+
+    def test_explain_and_why(self):
+        engine = self.engine_with_sink("--rule", 'rcpt=*@d1.test reply="451 4.7.1 come later"', retry_after=("1h",),
+                                       shaping='["default"]\nconnection_limit = 4\n["d0.test"]\nconnection_limit = 3\n')
+
+        def limit(answer):
+            return next(line for line in answer["sources"][0]["limits"] if line["key"] == "connection_limit")
+
+        alone = json.loads(self.ask(engine, "explain", "d0.test", "--json"))
+        self.assertFalse(alone["engine"])
+        self.assertIn("shaping.toml:4", limit(alone)["from"])
+        self.assertIn("from the files alone", self.ask(engine, "explain", "d0.test"))
+        process = self.started(engine)
+        self.fill(engine, "x", "spring", 40, domains=2)
+        self.eventually(lambda: self.status(engine)["recipients"]["waiting"] == 20, "d1.test is deferred")
+        told = json.loads(self.ask(engine, "explain", "D0.test", "--json"))
+        self.assertEqual((told["engine"], limit(told)["value"], told["site"]), (True, "3", "mx.d0.test"))
+        self.assertIn("in_use", limit(told))
+        self.ask(engine, "shape", "set", "d0.test", "connection_limit=2")
+        told = json.loads(self.ask(engine, "explain", "d0.test", "--json"))
+        self.assertEqual(limit(told)["value"], "2")
+        self.assertIn("shape set d0.test connection_limit=2 by", limit(told)["from"])
+        self.assertIn("connection_limit", self.ask(engine, "explain", "never-seen.test"))
+        why = json.loads(self.ask(engine, "why", "d1.test", "--json"))
+        self.assertEqual((why["deferred"], why["last_reply"]["code"], why["last_reply"]["text"]), (20, 451, "4.7.1 come later"))
+        self.assertGreater(why["next_due"], time.time() + 3000)
+        self.assertIn("451", self.ask(engine, "why", "d1.test"))
+        self.queue(engine, "suspend", "--domain", "d2.test", "--reason", "a moment")
+        self.fill(engine, "y", "summer", 30, domains=3)
+        self.eventually(lambda: self.arrived("y") == 10, "d0.test arrives")
+        self.assertIn("a moment", self.ask(engine, "why", "d2.test"))
+        self.assertIn("10 suspended", self.ask(engine, "why", "summer"))
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(15), 0, process.text())
+
+    def test_check_tells_what_cannot_be_meant(self):
+        engine = self.engine_with_sink(shaping='[provider."p"]\nconnection_limit = 4\n')
+        done = subprocess.run([harness.PROGRAM, "check", "--config", engine.config], capture_output=True, text=True, timeout=20)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("shaping.toml:1:1: warning", done.stderr)

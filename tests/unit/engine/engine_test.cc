@@ -3,6 +3,7 @@
 #include <mutex>
 #include <unordered_map>
 
+#include "engine/admin_client.h"
 #include "engine/admin_transport.h"
 #include "engine/status.h"
 #include "tests/unit/engine/rehearsal.h"

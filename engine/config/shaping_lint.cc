@@ -1,0 +1,152 @@
+#include "engine/config/shaping_lint.h"
+
+#include <algorithm>
+#include <optional>
+#include <set>
+
+#include <fmt/format.h>
+
+namespace postrider {
+namespace {
+
+class Lint {
+  public:
+    Lint(const ShapingRules& rules, const std::vector<std::string>& sources) : rules_(rules), sources_(sources) {}
+
+    std::vector<ConfigProblem> run() {
+        if (rules_.default_block()) look(*rules_.default_block());
+        for (const ShapingBlock& provider : rules_.providers()) {
+            look_at_matches(provider);
+            look(provider);
+        }
+        for (const ShapingBlock& domain : rules_.domains()) look(domain);
+        return std::move(problems_);
+    }
+
+  private:
+    void warn(const Origin& at, std::string text) {
+        problems_.push_back({at.file, at.line, 1, at.block + ": " + std::move(text), Severity::warning});
+    }
+
+    void look(const ShapingBlock& block) {
+        look_at_sources(block);
+        look_at_shadows(block);
+        contradictions(block, nullptr);
+        for (const auto& [name, settings] : block.sources) contradictions(block, &settings);
+    }
+
+    // ---- rules that can never match
+
+    void look_at_matches(const ShapingBlock& provider) {
+        if (provider.matches.empty()) warn(provider.from, "has no match, so it never counts");
+        for (const ShapingBlock& earlier : rules_.providers()) {
+            if (&earlier == &provider) break;
+            for (const ProviderMatch& match : provider.matches) {
+                const bool same = std::ranges::any_of(earlier.matches, [&](const ProviderMatch& other) {
+                    return other.kind == match.kind && other.name == match.name;
+                });
+                if (same)
+                    warn(provider.from, fmt::format("matches \"{}\" as {} does; the limits of both bind", match.name,
+                                                    earlier.from.to_string()));
+            }
+        }
+        for (const ProviderMatch& match : provider.matches)
+            if (match.kind == ProviderMatch::Kind::host_name && match.name.find('.') == std::string::npos)
+                warn(provider.from, fmt::format("HostName \"{}\" has no dot, so no mail server has that name", match.name));
+    }
+
+    void look_at_sources(const ShapingBlock& block) {
+        for (const auto& [name, settings] : block.sources) {
+            if (std::ranges::find(sources_, name) != sources_.end() || name == "unspecified") continue;
+            const Origin& at = settings.empty() ? block.from : settings.begin()->second.from;
+            warn(at, fmt::format("no [[source]] is named \"{}\", so this never counts", name));
+        }
+    }
+
+    // ---- shadowed: each source has a value of its own, so the block's never counts
+
+    void look_at_shadows(const ShapingBlock& block) {
+        if (sources_.empty()) return;
+        for (const auto& [key, setting] : block.settings) {
+            const bool everywhere = std::ranges::all_of(sources_, [&](const std::string& source) {
+                const auto found = block.sources.find(source);
+                return found != block.sources.end() && found->second.contains(key);
+            });
+            if (everywhere) warn(setting.from, key + ": is shadowed, every [[source]] has its own here");
+        }
+    }
+
+    // ---- contradictions
+
+    // The narrowest value there is: of the source, the block, the default block.
+    const ShapingSetting* find(const ShapingBlock& block, const ShapingSettings* source, std::string_view key) const {
+        const auto in = [&](const ShapingSettings& settings) -> const ShapingSetting* {
+            const auto found = settings.find(key);
+            return found == settings.end() ? nullptr : &found->second;
+        };
+        if (source)
+            if (const auto* setting = in(*source)) return setting;
+        if (const auto* setting = in(block.settings)) return setting;
+        return rules_.default_block() ? in(rules_.default_block()->settings) : nullptr;
+    }
+    // Said once, where the block itself has a part in it.
+    bool own(const ShapingBlock& block, const ShapingSettings* source, std::string_view key) const {
+        return source ? source->contains(key) : block.settings.contains(key);
+    }
+
+    void narrower(const ShapingBlock& block, const ShapingSettings* source, std::string_view broad, std::string_view narrow) {
+        if (!own(block, source, broad) && !own(block, source, narrow)) return;
+        const auto *wide = find(block, source, broad), *tight = find(block, source, narrow);
+        if (!wide || !tight) return;
+        const auto amount = [](const ShapingSetting& setting) {
+            if (const auto* count = std::get_if<uint64_t>(&setting.value)) return static_cast<double>(*count);
+            return per_second(std::get<Rate>(setting.value));
+        };
+        if (amount(*wide) >= amount(*tight)) return;
+        const ShapingSetting& here = own(block, source, narrow) ? *tight : *wide;
+        warn(here.from, fmt::format("{} ({}:{}) is more than {} ({}:{}) allows, so it is never reached", narrow,
+                                    tight->from.file, tight->from.line, broad, wide->from.file, wide->from.line));
+    }
+
+    static double per_second(const Rate& rate) {
+        return static_cast<double>(rate.count) / rate.period_s;
+    }
+
+    void contradictions(const ShapingBlock& block, const ShapingSettings* source) {
+        narrower(block, source, "provider_connection_limit", "connection_limit");
+        narrower(block, source, "site_connection_limit", "connection_limit");
+        narrower(block, source, "provider_max_message_rate", "max_message_rate");
+        narrower(block, source, "site_max_message_rate", "max_message_rate");
+        const char* keys[] = {"max_message_rate", "max_connection_rate", "max_deliveries_per_connection"};
+        const ShapingSetting* found[3];
+        bool any_own = false;
+        for (size_t i = 0; i < 3; ++i) {
+            found[i] = find(block, source, keys[i]);
+            if (!found[i]) return;
+            any_own |= own(block, source, keys[i]);
+        }
+        if (!any_own) return;
+        const double most = per_second(std::get<Rate>(found[1]->value)) *
+                            static_cast<double>(std::get<uint64_t>(found[2]->value));
+        if (most >= per_second(std::get<Rate>(found[0]->value))) return;
+        for (size_t i = 0; i < 3; ++i) {
+            if (!own(block, source, keys[i])) continue;
+            return warn(found[i]->from,
+                        fmt::format("max_message_rate ({}:{}) is never reached: {} new connections with {} deliveries each "
+                                    "carry {:.3g}/s", found[0]->from.file, found[0]->from.line,
+                                    format_rate(std::get<Rate>(found[1]->value)), std::get<uint64_t>(found[2]->value), most));
+        }
+    }
+
+    const ShapingRules& rules_;
+    const std::vector<std::string>& sources_;
+    std::vector<ConfigProblem> problems_;
+};
+
+}  // namespace
+
+std::vector<ConfigProblem> lint_shaping(const ShapingRules& rules, const std::vector<std::string>& sources) {
+    return Lint(rules, sources).run();
+}
+
+}  // namespace postrider

@@ -1,0 +1,284 @@
+#include "engine/explain.h"
+
+#include <chrono>
+#include <future>
+#include <mutex>
+
+#include <fmt/format.h>
+
+#include "engine/admin_queue.h"
+#include "engine/command_line.h"
+
+namespace postrider {
+namespace {
+
+using nlohmann::json;
+
+constexpr auto kLookUpPatience = std::chrono::seconds(30);
+constexpr size_t kDomainsOfACampaign = 10;
+
+json lines_of(const EffectiveShaping& shaping) {
+    json lines = json::array();
+    for (const auto& line : shaping.describe())
+        lines.push_back({{"key", line.key}, {"value", line.value}, {"from", line.from}});
+    return lines;
+}
+
+json provider_names(const EffectiveShaping& shaping) {
+    json names = json::array();
+    for (const auto& provider : shaping.providers) names.push_back(provider.name);
+    return names;
+}
+
+std::shared_ptr<const MailRoute> route_of(Engine& engine, const std::string& domain) {
+    const DomainId id = engine.shared().domains.intern(domain);
+    auto answer = std::make_shared<std::promise<std::shared_ptr<const MailRoute>>>();
+    auto future = answer->get_future();
+    engine.on_each_shard([&](Shard& shard) {
+        if (shard.number() == id % engine.shards()) shard.look_up(domain, answer);
+    });
+    answer.reset();  // a shard that ends breaks the promise: that ends the wait too
+    if (future.wait_for(kLookUpPatience) != std::future_status::ready) return nullptr;
+    try {
+        return future.get();
+    } catch (const std::future_error&) {
+        return nullptr;
+    }
+}
+
+// The limits of a path that bind by time, in the order of PathView: the broad ones first.
+std::string name_of(const PathView& path, const RateLimit* limit) {
+    if (limit == path.connection_rate) return "max_connection_rate";
+    if (limit == path.data_rate) return "max_data_rate";
+    std::vector<std::string> names;
+    for (const auto& provider : path.shaping.providers)
+        if (provider.max_message_rate.value) names.push_back("provider_max_message_rate of " + provider.name);
+    if (path.shaping.site_max_message_rate.value) names.emplace_back("site_max_message_rate");
+    if (path.shaping.max_message_rate.value) names.emplace_back("max_message_rate");
+    for (size_t i = 0; i < path.message_rates.size() && i < names.size(); ++i)
+        if (path.message_rates[i] == limit) return names[i];
+    return "a rate";
+}
+
+void add_use(SharedState& shared, Site& site, size_t source, json& lines) {
+    uint32_t all = 0;
+    for (size_t i = 0; i < shared.sources.size(); ++i) all += site.connections(static_cast<SourceId>(i));
+    for (json& line : lines) {
+        const std::string key = line["key"];
+        constexpr std::string_view kOfProvider = "provider_connection_limit of ";
+        if (key == "connection_limit") line["in_use"] = site.connections(static_cast<SourceId>(source));
+        if (key == "site_connection_limit") line["in_use"] = all;
+        if (!key.starts_with(kOfProvider)) continue;
+        const auto* provider = shared.sites.providers().find(key.substr(kOfProvider.size()), source);
+        line["in_use"] = provider ? provider->connections.used() : 0;
+    }
+}
+
+// What holds the site's mail back now, path by path; empty: nothing does.
+json binding_of(SharedState& shared, Site& site, size_t source) {
+    const MonoNs now = read_mono_clock();
+    const auto view = site.view(now);
+    const PathView& path = view->paths[source];
+    if (const auto [limit, at] = path.binding(now); limit && at > now)
+        return {{"limit", name_of(path, limit)}, {"next_in_ms", (at - now) / kNsPerMs}};
+    for (const CountLimit* slots : path.slots)
+        if (slots->used() >= slots->limit())
+            return {{"limit", slots == &shared.sockets ? "[limits] connections" : "a limit of connections"},
+                    {"in_use", slots->used()}, {"allowed", slots->limit()}};
+    return nullptr;
+}
+
+template <class F>
+void each_source(SharedState& shared, F&& visit) {
+    for (size_t i = shared.sources.size() > 1 ? 1 : 0; i < shared.sources.size(); ++i) visit(i);
+}
+
+std::string site_name(SharedState& shared, const std::string& domain, const MailRoute& route) {
+    return shared.shaping.rolls_up(domain) ? route.site : domain + "/" + route.site;
+}
+
+}  // namespace
+
+Result<json> explain_json(Engine& engine, const std::string& domain) {
+    SharedState& shared = engine.shared();
+    const auto route = route_of(engine, domain);
+    if (!route) return fail("the look-up of " + domain + " was not answered", ETIMEDOUT);
+    json answer = {{"domain", domain}, {"engine", true}, {"sources", json::array()}, {"hosts", json::array()}};
+    if (route->kind != MailRoute::Kind::hosts) answer["trouble"] = route->why;
+    std::vector<std::string> hosts;
+    for (const auto& host : route->hosts) hosts.push_back(host.name);
+    answer["hosts"] = hosts;
+    const std::string name = site_name(shared, domain, *route);
+    answer["site"] = name;
+    Site* site = shared.sites.find(name);
+    if (site && !site->route()) site = nullptr;  // about to be bound
+    const auto view = site ? site->view(read_mono_clock()) : nullptr;
+    each_source(shared, [&](size_t i) {
+        const std::string source = i ? shared.sources[i].name : "";
+        const EffectiveShaping shaping = view ? view->paths[i].shaping : shared.shaping.effective(domain, name, hosts, source);
+        json lines = lines_of(shaping);
+        json entry = {{"source", shared.sources[i].name}, {"providers", provider_names(shaping)}};
+        if (site) {
+            add_use(shared, *site, i, lines);
+            if (json binding = binding_of(shared, *site, i); !binding.is_null()) entry["binding"] = binding;
+        }
+        entry["limits"] = std::move(lines);
+        answer["sources"].push_back(std::move(entry));
+    });
+    answer["connections"] = {{"in_use", shared.sockets.used()}, {"allowed", shared.sockets.limit()}};
+    return answer;
+}
+
+json explain_files(const Config& config, const std::string& domain) {
+    json answer = {{"domain", domain}, {"engine", false}, {"sources", json::array()}};
+    std::vector<std::string> sources;
+    for (const auto& source : config.sources) sources.push_back(source.name);
+    if (sources.empty()) sources.emplace_back();
+    for (const auto& source : sources) {
+        const auto shaping = config.shaping.effective(domain, "", {}, source);
+        answer["sources"].push_back({{"source", source.empty() ? "unspecified" : source},
+                                     {"providers", provider_names(shaping)}, {"limits", lines_of(shaping)}});
+    }
+    return answer;
+}
+
+std::string explain_text(const json& answer) {
+    std::string text = answer["domain"].get<std::string>() + "\n";
+    if (answer["engine"].get<bool>()) {
+        text += "  site       " + answer["site"].get<std::string>() + "\n";
+        if (answer.contains("trouble")) text += "  trouble    " + answer["trouble"].get<std::string>() + "\n";
+    } else {
+        text += "  no engine answers: this is from the files alone, without DNS, what is set live, and use\n";
+    }
+    for (const auto& source : answer["sources"]) {
+        text += "  source     " + source["source"].get<std::string>() + "\n";
+        for (const auto& provider : source["providers"]) text += "  provider   " + provider.get<std::string>() + "\n";
+        for (const auto& line : source["limits"]) {
+            std::string value = line["value"].get<std::string>();
+            if (line.contains("in_use")) value += fmt::format(" ({} in use)", line["in_use"].get<uint64_t>());
+            text += fmt::format("    {:<34} {:<26} {}\n", line["key"].get<std::string>(), value, line["from"].get<std::string>());
+        }
+        if (source.contains("binding"))
+            text += fmt::format("    binds now: {}\n", source["binding"].dump());
+    }
+    return text;
+}
+
+// ---- why
+
+json why_domain(Engine& engine, const std::string& domain) {
+    SharedState& shared = engine.shared();
+    const DomainId id = shared.domains.intern(domain);
+    json answer = {{"domain", domain}, {"ready", 0}, {"deferred", 0}, {"suspended", 0}};
+    std::mutex mutex;
+    std::string site;
+    int64_t last_s = 0;
+    uint64_t connections = 0, connecting = 0;
+    engine.on_each_shard([&](Shard& shard) {
+        std::scoped_lock lock(mutex);
+        if (const auto* reply = shard.last_reply(id); reply && reply->at_s > last_s) {
+            last_s = reply->at_s;
+            answer["last_reply"] = {{"at", reply->at_s}, {"code", reply->code}, {"text", reply->text}, {"host", reply->host}};
+        }
+        const auto counts = shard.backlog().domain_counts(id);
+        if (!counts) return;
+        answer.update({{"ready", counts->ready}, {"deferred", counts->deferred}, {"suspended", counts->held}});
+        if (counts->parked_until_s) answer.update({{"parked_until", counts->parked_until_s}, {"why", counts->why}});
+        if (const int64_t due_s = shard.backlog().next_due_s(id)) answer["next_due"] = due_s;
+        if (counts->site) site = shared.sites.at(counts->site).name();
+    });
+    for (const Hold& hold : engine.control().holds())
+        if (hold.suspended && hold.scope == HoldScope::domain && hold.name == domain) answer["suspension"] = hold_json(hold);
+    if (site.empty()) return answer;
+    answer["site"] = site;
+    for (const Hold& hold : engine.control().holds())
+        if (hold.suspended && hold.scope == HoldScope::site && hold.name == site) answer["suspension"] = hold_json(hold);
+    engine.on_each_shard([&](Shard& shard) {
+        std::scoped_lock lock(mutex);
+        shard.dispatcher().for_each_worker([&](const SiteWorker& worker) {
+            if (worker.site().name() != site) return;
+            connections += worker.connections();
+            connecting += worker.connecting();
+        });
+    });
+    answer["connections"] = connections;
+    answer["connecting"] = connecting;
+    if (Site* found = shared.sites.find(site); found && found->route())
+        each_source(shared, [&](size_t i) {
+            json binding = binding_of(shared, *found, i);
+            if (binding.is_null()) return;
+            binding["source"] = shared.sources[i].name;
+            answer["binding"].push_back(std::move(binding));
+        });
+    return answer;
+}
+
+json why_campaign(Engine& engine, const std::string& campaign) {
+    const Selection selection{HoldScope::campaign, campaign};
+    json answer = {{"campaign", campaign}, {"domains", json::array()}};
+    json queue = queue_json(engine, &selection, kDomainsOfACampaign);
+    answer["sums"] = queue["sums"];
+    for (const auto& hold : queue["holds"]) answer[hold["suspended"].get<bool>() ? "suspension" : "cancel"] = hold;
+    for (const auto& line : queue["domains"]) {
+        json why = why_domain(engine, line["domain"].get<std::string>());
+        why["of_campaign"] = {{"ready", line["ready"]}, {"suspended", line["suspended"]}};
+        answer["domains"].push_back(std::move(why));
+    }
+    return answer;
+}
+
+namespace {
+
+std::string suspension_text(const json& hold) {
+    const auto& by = hold["suspended_by"];
+    std::string text = fmt::format("suspended as {} {} by {}", hold["scope"].get<std::string>(), hold["name"].get<std::string>(),
+                                   by["who"].get<std::string>());
+    if (hold.contains("until")) text += " until " + local_time(hold["until"].get<int64_t>());
+    if (const auto reason = by["reason"].get<std::string>(); !reason.empty()) text += ": " + reason;
+    return text;
+}
+
+std::string domain_text(const json& answer) {
+    std::string text = fmt::format("{}: {} ready, {} deferred, {} suspended\n", answer["domain"].get<std::string>(),
+                                   answer["ready"].get<uint64_t>(), answer["deferred"].get<uint64_t>(),
+                                   answer["suspended"].get<uint64_t>());
+    if (answer.contains("site"))
+        text += fmt::format("  site        {}, {} connections\n", answer["site"].get<std::string>(),
+                            answer["connections"].get<uint64_t>());
+    if (answer.contains("suspension")) text += "  held        " + suspension_text(answer["suspension"]) + "\n";
+    if (answer.contains("parked_until"))
+        text += fmt::format("  parked      until {}: {}\n", local_time(answer["parked_until"].get<int64_t>()),
+                            answer["why"].get<std::string>());
+    if (answer.contains("next_due"))
+        text += "  next retry  " + local_time(answer["next_due"].get<int64_t>()) + "\n";
+    if (answer.contains("binding"))
+        for (const auto& binding : answer["binding"]) {
+            text += fmt::format("  binds       {} of source {}", binding["limit"].get<std::string>(),
+                                binding["source"].get<std::string>());
+            if (binding.contains("next_in_ms")) text += fmt::format(", next in {} ms", binding["next_in_ms"].get<int64_t>());
+            if (binding.contains("allowed"))
+                text += fmt::format(", {} of {} in use", binding["in_use"].get<uint64_t>(), binding["allowed"].get<uint64_t>());
+            text += "\n";
+        }
+    if (answer.contains("last_reply")) {
+        const auto& reply = answer["last_reply"];
+        text += fmt::format("  refused     {} {} ({}, {})\n", reply["code"].get<int>(), reply["text"].get<std::string>(),
+                            reply["host"].get<std::string>(), local_time(reply["at"].get<int64_t>()));
+    }
+    return text;
+}
+
+}  // namespace
+
+std::string why_text(const json& answer) {
+    if (!answer.contains("campaign")) return domain_text(answer);
+    const auto& sums = answer["sums"];
+    std::string text = fmt::format("campaign {}: {} ready, {} suspended, in {} domains\n", answer["campaign"].get<std::string>(),
+                                   sums["ready"].get<uint64_t>(), sums["suspended"].get<uint64_t>(),
+                                   sums["domains"].get<uint64_t>());
+    if (answer.contains("suspension")) text += "  held        " + suspension_text(answer["suspension"]) + "\n";
+    for (const auto& domain : answer["domains"]) text += domain_text(domain);
+    return text;
+}
+
+}  // namespace postrider

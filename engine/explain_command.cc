@@ -1,0 +1,89 @@
+// `postrider explain` and `postrider why`.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "engine/admin_client.h"
+#include "engine/command_line.h"
+#include "engine/commands.h"
+#include "engine/control.h"
+#include "engine/explain.h"
+
+namespace postrider {
+namespace {
+
+using nlohmann::json;
+
+struct Asked {
+    std::string config, what;
+    bool as_json = false;
+};
+
+// True: go on; else `code` is the exit code.
+bool parse(CLI::App& app, int argc, char** argv, Asked& asked, int& code) {
+    app.add_flag("--json", asked.as_json, "The answer as JSON");
+    app.add_option("--config", asked.config, "Configuration; default ./postrider.toml, then /etc/postrider/postrider.toml");
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        code = app.exit(error) == 0 ? 0 : kExitUsage;
+        return false;
+    }
+    return true;
+}
+
+int tell_error(const char* command, const Error& error) {
+    std::fprintf(stderr, "postrider %s: %s\n", command, error.text.c_str());
+    return error.code == EINVAL ? kExitUsage : kExitFailure;
+}
+
+int tell(const char* command, const Asked& asked, const std::string& answer, std::string (*text)(const json&)) {
+    if (asked.as_json) {
+        std::fputs(answer.c_str(), stdout);
+        return 0;
+    }
+    const json parsed = json::parse(answer, nullptr, false);
+    if (!parsed.is_object()) return tell_error(command, {0, "the answer is not JSON; is something else listening there?"});
+    std::fputs(text(parsed).c_str(), stdout);
+    return 0;
+}
+
+}  // namespace
+
+int run_explain(int argc, char** argv) {
+    CLI::App app("Tells every limit that holds for a domain, where it comes from, and how far it is used.", "postrider explain");
+    app.footer("Example:\n  postrider explain gmail.com\n\n"
+               "Asks the running engine; without one it reads the files alone, and says so.");
+    Asked asked;
+    int code = 0;
+    app.add_option("domain", asked.what, "Recipient domain")->required();
+    if (!parse(app, argc, argv, asked, code)) return code;
+    const auto config = load_or_explain(asked.config);
+    if (!config) return kExitUsage;
+    auto selection = selection_of("domain", asked.what);
+    if (!selection) return tell_error("explain", {EINVAL, selection.error().text});
+    auto answer = admin_get(config->server.admin, "/explain?domain=" + query_value(selection->name));
+    if (!answer && answer.error().code == ENOTCONN)
+        return tell("explain", asked, explain_files(*config, selection->name).dump() + "\n", explain_text);
+    if (!answer) return tell_error("explain", answer.error());
+    return tell("explain", asked, *answer, explain_text);
+}
+
+int run_why(int argc, char** argv) {
+    CLI::App app("Tells what the mail of a domain or a campaign waits for.", "postrider why");
+    app.footer("Examples:\n  postrider why gmail.com\n  postrider why --campaign spring");
+    Asked asked;
+    int code = 0;
+    bool campaign = false;
+    app.add_option("what", asked.what, "A recipient domain; a name without a dot is a campaign's")->required();
+    app.add_flag("--campaign", campaign, "It is a campaign, whatever its name looks like");
+    if (!parse(app, argc, argv, asked, code)) return code;
+    const auto config = load_or_explain(asked.config);
+    if (!config) return kExitUsage;
+    campaign |= asked.what.find('.') == std::string::npos;
+    auto answer = admin_get(config->server.admin,
+                            std::string(campaign ? "/why?campaign=" : "/why?domain=") + query_value(asked.what));
+    if (!answer) return tell_error("why", answer.error());
+    return tell("why", asked, *answer, why_text);
+}
+
+}  // namespace postrider

@@ -1,0 +1,85 @@
+// Each kind of finding of `postrider check`, with its line, and a file without any.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/config/shaping_keys.h"
+#include "engine/config/shaping_lint.h"
+#include "tests/unit/config/config_files.h"
+
+namespace postrider {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+class LintTest : public ConfigFiles {
+  protected:
+    std::vector<std::string> lint(const std::string& text, const std::vector<std::string>& sources = {}) {
+        const auto loaded = shape({text});
+        EXPECT_FALSE(has_errors(loaded.problems));
+        std::vector<std::string> lines;
+        for (const auto& finding : lint_shaping(loaded.rules, sources)) lines.push_back(finding.to_string());
+        return lines;
+    }
+};
+
+TEST_F(LintTest, NothingToSay) {
+    EXPECT_THAT(lint("[\"default\"]\nconnection_limit = 10\nmax_connection_rate = \"1/s\"\n"
+                     "max_deliveries_per_connection = 100\nmax_message_rate = \"100/s\"\n"
+                     "[provider.\"p\"]\nmatch = [{MXSuffix = \".p.test\"}]\nprovider_connection_limit = 10\n"
+                     "[\"a.test\".sources.\"ip-1\"]\nconnection_limit = 5\n", {"ip-1", "ip-2"}),
+                IsEmpty());
+}
+
+TEST_F(LintTest, AProviderWithoutMatch) {
+    EXPECT_THAT(lint("# one\n[provider.\"p\"]\nconnection_limit = 5\n"),
+                ElementsAre(AllOf(HasSubstr(":2:"), HasSubstr("warning"), HasSubstr("never counts"))));
+}
+
+TEST_F(LintTest, AMatchThatCanNotBe) {
+    EXPECT_THAT(lint("[provider.\"p\"]\nmatch = [{HostName = \"localhost\"}]\n"),
+                ElementsAre(AllOf(HasSubstr(":1:"), HasSubstr("no mail server has that name"))));
+}
+
+TEST_F(LintTest, TwoProvidersForTheSame) {
+    EXPECT_THAT(lint("[provider.\"p\"]\nmatch = [{MXSuffix = \".p.test\"}]\n"
+                     "[provider.\"q\"]\nmatch = [{MXSuffix = \".p.test\"}]\n"),
+                ElementsAre(AllOf(HasSubstr(":3:"), HasSubstr("limits of both bind"))));
+}
+
+TEST_F(LintTest, ASourceThatIsNotConfigured) {
+    EXPECT_THAT(lint("[\"a.test\"]\n[\"a.test\".sources.\"ip-9\"]\nconnection_limit = 5\n", {"ip-1"}),
+                ElementsAre(AllOf(HasSubstr(":3:"), HasSubstr("no [[source]] is named \"ip-9\""))));
+}
+
+TEST_F(LintTest, AValueThatEachSourceShadows) {
+    EXPECT_THAT(lint("[\"a.test\"]\nconnection_limit = 5\n[\"a.test\".sources.\"ip-1\"]\nconnection_limit = 6\n"
+                     "[\"a.test\".sources.\"ip-2\"]\nconnection_limit = 7\n", {"ip-1", "ip-2"}),
+                ElementsAre(AllOf(HasSubstr(":2:"), HasSubstr("connection_limit: is shadowed"))));
+}
+
+TEST_F(LintTest, AProviderNarrowerThanOnePath) {
+    EXPECT_THAT(lint("[\"default\"]\nconnection_limit = 40\n[provider.\"p\"]\nmatch = [{MXSuffix = \".p.test\"}]\n"
+                     "provider_connection_limit = 20\nprovider_max_message_rate = \"60/min\"\nmax_message_rate = \"2/s\"\n"),
+                ElementsAre(AllOf(HasSubstr(":5:"), HasSubstr("connection_limit"), HasSubstr(":2)")),
+                            AllOf(HasSubstr(":7:"), HasSubstr("max_message_rate"), HasSubstr(":6)"))));
+}
+
+TEST_F(LintTest, ASiteNarrowerThanOnePath) {
+    if (!find_shaping_key("site_max_message_rate")->enforced) GTEST_SKIP() << "not enforced yet, so it does not load";
+    EXPECT_THAT(lint("[\"a.test\"]\nmax_message_rate = \"10/s\"\nsite_max_message_rate = \"300/min\"\n"
+                     "connection_limit = 4\nsite_connection_limit = 3\n"),
+                ElementsAre(AllOf(HasSubstr(":4:"), HasSubstr("site_connection_limit")),
+                            AllOf(HasSubstr(":2:"), HasSubstr("site_max_message_rate"))));
+}
+
+TEST_F(LintTest, ARateThatItsConnectionsCannotCarry) {
+    EXPECT_THAT(lint("[\"a.test\"]\nmax_message_rate = \"100/s\"\nmax_connection_rate = \"60/min\"\n"
+                     "max_deliveries_per_connection = 20\n"),
+                ElementsAre(AllOf(HasSubstr(":2:"), HasSubstr("never reached"), HasSubstr("20/s"))));
+}
+
+}  // namespace
+}  // namespace postrider
