@@ -75,7 +75,7 @@ class Intake::JobHandler final : public SpoolHandler {
         auto domain = intern(recipient.domain);
         if (!domain) return on_refused_recipient(recipient.address, domain.error());
         if (reporting()) return;
-        job_.writer->add_recipient(recipient.where, *domain);
+        job_.writer->add_recipient(recipient.where, *domain, recipient.text);
         ++count_;
     }
     void on_refused_recipient(std::string_view text, const Error& why) override {

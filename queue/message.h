@@ -64,6 +64,7 @@ struct RecipientView {
     std::string_view domain;   // part of `address` as written
     std::string_view dsn;      // "NOTIFY=... ORCPT=..." as given, checked; empty when none
     Range where;               // of `address` in the file; for .bsmtp of the RCPT argument ("<a@b> NOTIFY=...")
+    std::string_view text;     // the octets there
 };
 
 // What a parser finds, in file order: recipients of a message, then the message.

@@ -39,7 +39,11 @@ bool same_file(const SpoolFile& file, const struct stat& st) {
            int64_t{st.st_mtim.tv_sec} * 1'000'000'000 + st.st_mtim.tv_nsec == file.mtime_ns;
 }
 
-constexpr size_t kEntryRead = 512;  // an index entry with its texts, in the ordinary case
+Result<void> parse_recipient(StoredForm form, std::string_view text, RecipientText& out) {
+    if (auto parsed = parse_recipient_text(form, text, out); !parsed)
+        return fail("recipient: " + parsed.error().text, ESTALE);
+    return {};
+}
 
 }  // namespace
 
@@ -106,6 +110,8 @@ Result<void> MessageReader::load(const Record& record, LoadedMessage& message) {
     auto opened = open(record.file);
     if (!opened) return std::unexpected(opened.error());
     message.open = *opened;
+    message.only_recipient.clear();
+    message.whole.clear();
     message.place = record.place;
     message.id = message_id(message.file().id, record.place);
     auto loaded = message.file().indexed ? load_indexed(record, message) : load_small(message);
@@ -122,27 +128,29 @@ void MessageReader::unload(LoadedMessage& message) {
     message.open = nullptr;
 }
 
-// One read brings the entry, its texts, and in front of it the last of its recipients: the only one of most messages.
+// The entry, its texts, and in front of it the last of its recipients: the only one of most messages.
 Result<void> MessageReader::load_indexed(const Record& record, LoadedMessage& message) {
     if (record.place <= sizeof(IndexHeader) / kIndexUnit) return fail("index is damaged", ESTALE);
+    const int index = message.open->index.get();
     const uint64_t offset = (uint64_t{record.place} - 1) * kIndexUnit;
-    block_.resize(kEntryRead);
-    auto got = files::read_at(message.open->index.get(), block_.data(), block_.size(), offset);
-    if (!got) return std::unexpected(got.error());
+    auto octets = blocks_.at(index, message.open->id, offset);
+    if (!octets) return std::unexpected(octets.error());
     constexpr size_t kAt = sizeof(RecipientEntry);
     MessageEntry entry;
-    if (*got < kAt + sizeof entry) return fail("index is cut", ESTALE);
-    std::memcpy(&message.last_entry, block_.data(), kAt);
-    std::memcpy(&entry, block_.data() + kAt, sizeof entry);
+    if (octets->size() < kAt + sizeof entry) return fail("index is cut", ESTALE);
+    std::memcpy(&message.last_entry, octets->data(), kAt);
+    std::memcpy(&entry, octets->data() + kAt, sizeof entry);
     if (entry.tag != MessageEntry::kTag) return fail("index is damaged", ESTALE);
     const size_t whole = kAt + sizeof entry + entry.text_size();
-    if (whole > *got) {
+    if (whole > octets->size()) {
         block_.resize(whole);
-        got = files::read_at(message.open->index.get(), block_.data(), whole, offset);
+        auto got = files::read_at(index, block_.data(), whole, offset);
         if (!got) return std::unexpected(got.error());
         if (*got != whole) return fail("index is cut", ESTALE);
+        octets = std::string_view(block_);
     }
-    read_entry(entry, block_.data() + kAt + sizeof entry, message.envelope, message.content);
+    message.only_recipient =
+        read_entry(entry, octets->data() + kAt + sizeof entry, message.envelope, message.content);
     message.recipients = entry.recipients;
     return {};
 }
@@ -160,11 +168,18 @@ Result<void> MessageReader::load_small(LoadedMessage& message) {
     message.recipients = static_cast<uint32_t>(small_.recipients.size());
     message.small_recipients.clear();
     for (const auto& recipient : small_.recipients) message.small_recipients.push_back(recipient.where);
+    const std::string_view octets(block_);
+    if (small_.recipients.size() == 1) {
+        const Range where = small_.recipients.front().where;
+        message.only_recipient = octets.substr(where.offset, where.size);
+    }
+    if (octets.size() <= kKeptWhole) message.whole = octets;
     return {};
 }
 
 Result<void> MessageReader::recipient(LoadedMessage& message, uint32_t number, RecipientText& out) {
     if (number >= message.recipients) return fail("no such recipient in its message", ESTALE);
+    if (!message.only_recipient.empty()) return parse_recipient(message.content.form, message.only_recipient, out);
     Range where;
     if (message.open->index) {
         RecipientEntry entry = message.last_entry;
@@ -181,12 +196,14 @@ Result<void> MessageReader::recipient(LoadedMessage& message, uint32_t number, R
     }
     message.text.resize(where.size);
     if (auto read_back = read(message, where.offset, message.text); !read_back) return read_back;
-    auto parsed = parse_recipient_text(message.content.form, message.text, out);
-    if (!parsed) return fail("recipient: " + parsed.error().text, ESTALE);
-    return {};
+    return parse_recipient(message.content.form, message.text, out);
 }
 
 Result<void> MessageReader::read(const LoadedMessage& message, uint64_t offset, std::span<char> into) {
+    if (offset + into.size() <= message.whole.size()) {
+        std::memcpy(into.data(), message.whole.data() + offset, into.size());
+        return {};
+    }
     auto got = files::read_at(message.open->data.get(), into.data(), into.size(), offset);
     if (!got) return std::unexpected(got.error());
     if (*got != into.size())

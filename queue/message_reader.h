@@ -17,6 +17,7 @@
 #include "queue/file_table.h"
 #include "queue/formats/content_scan.h"
 #include "queue/formats/recipient_text.h"
+#include "queue/index_blocks.h"
 #include "queue/message.h"
 #include "queue/record.h"
 #include "queue/spool_index.h"
@@ -26,6 +27,8 @@ namespace postrider {
 // A file larger than this, or with more recipients, gets an index.
 inline constexpr uint64_t kSmallFile = 128 * 1024;
 inline constexpr size_t kSmallRecipients = 8;
+// A small file is parsed when it is loaded; up to this size its octets are kept for the sending.
+inline constexpr uint64_t kKeptWhole = 16 * 1024;
 
 // Parses a small .eml, held whole; the result is the same each time. `where` and `domain` of its recipients.
 struct SmallMessage {
@@ -62,6 +65,8 @@ struct LoadedMessage {
     uint32_t recipients = 0;               // of the whole message
     std::vector<Range> small_recipients;   // without an index
     RecipientEntry last_entry{};           // with one: of its last recipient
+    std::string only_recipient;            // its text as it lies in the file, when it is known
+    std::string whole;                     // a file of at most kKeptWhole octets: read once
     std::string text;                      // scratch
 
     const SpoolFile& file() const { return open->file; }
@@ -101,6 +106,7 @@ class MessageReader {
     std::unordered_map<FileSlot, std::unique_ptr<OpenFile>> open_;
     std::list<FileSlot> ages_;  // the most recent first
     SmallMessage small_;
+    IndexBlocks blocks_;
     std::string block_;
 };
 

@@ -12,9 +12,10 @@
 namespace postrider {
 namespace {
 
-constexpr char kMagic[8] = {'P', 'R', 'I', 'D', 'X', 0, 0, 2};
+constexpr char kMagic[8] = {'P', 'R', 'I', 'D', 'X', 0, 0, 3};
 constexpr size_t kBlock = 256 * 1024;
 constexpr size_t kRunMost = 4096;  // recipients that a reader hands out at once
+constexpr size_t kRecipientText = 1024;  // an address with its DSN parameters; a longer one stays in the file alone
 
 uint32_t header_checksum(const IndexHeader& header) {
     return crc32c(&header, offsetof(IndexHeader, header_checksum));
@@ -44,12 +45,12 @@ void IndexWriter::write_out() {
     buffer_.clear();
 }
 
-void IndexWriter::add_recipient(Range where, DomainId domain) {
+void IndexWriter::add_recipient(Range where, DomainId domain, std::string_view text) {
     auto [found, added] = domain_refs_.try_emplace(domain, static_cast<uint32_t>(domains_.size()));
     if (added) domains_.push_back(domain);
     const RecipientEntry entry{RecipientEntry::kTag, found->second, where.offset << 16 | (where.size & 0xffff)};
     put(&entry, sizeof entry);
-    ++recipients_here_;
+    if (++recipients_here_ == 1) recipient_.assign(text);
     ++header_.recipients;
 }
 
@@ -75,6 +76,8 @@ void IndexWriter::add_message(const Envelope& envelope, const Content& content) 
                                        (envelope.smtputf8 ? MessageEntry::kSmtpUtf8 : 0));
     entry.priority = envelope.priority;
     entry.ret = envelope.ret;
+    if (entry.recipients == 1 && recipient_.size() <= kRecipientText)
+        entry.recipient = static_cast<uint16_t>(recipient_.size());
     put(&entry, sizeof entry);
     const size_t before = buffer_.size();
     for (const auto* text : {&envelope.sender, &envelope.envid, &envelope.job, &envelope.campaign,
@@ -82,6 +85,7 @@ void IndexWriter::add_message(const Envelope& envelope, const Content& content) 
         buffer_.append(*text);
     buffer_.append(reinterpret_cast<const char*>(content.removed.data()),
                    content.removed.size() * sizeof(Range));
+    buffer_.append(recipient_, 0, entry.recipient);
     buffer_.append(entry.text_size() - (buffer_.size() - before), '\0');
     ++header_.messages;
     if (buffer_.size() >= kBlock) write_out();
@@ -252,7 +256,7 @@ Result<IndexReader::Step> IndexReader::next() {
     return step;
 }
 
-void read_entry(const MessageEntry& entry, const char* text, Envelope& envelope, Content& content) {
+std::string_view read_entry(const MessageEntry& entry, const char* text, Envelope& envelope, Content& content) {
     auto take = [&text](std::string& target, size_t size) {
         target.assign(text, size);
         text += size;
@@ -275,6 +279,7 @@ void read_entry(const MessageEntry& entry, const char* text, Envelope& envelope,
     content.eight_bit = entry.flags & MessageEntry::kEightBit;
     content.crlf_only = entry.flags & MessageEntry::kCrlfOnly;
     content.dots = entry.flags & MessageEntry::kDots;
+    return {text + entry.removed * sizeof(Range), entry.recipient};
 }
 
 }  // namespace postrider

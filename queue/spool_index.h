@@ -3,8 +3,9 @@
 // never synced. Deterministic: a rebuilt index has the same places.
 //
 //   header       64 octets, written last; its checksum covers everything behind it
-//   per message  its RecipientEntries (16 octets each), its MessageEntry (64), its text (sender, labels, removed ranges)
-//                padded to 16. The recipients come first, so that a message of any number of them streams.
+//   per message  its RecipientEntries (16 octets each), its MessageEntry (64), its text (sender, labels, removed ranges,
+//                and the recipient as it lies in the file when there is one only) padded to 16. The recipients come first,
+//                so that a message of any number of them streams.
 //   domains      per distinct recipient domain: u16 length, the name; RecipientEntry::domain counts them from 0
 //
 // Positions in the index are counted in units of 16 octets: Record::place is the unit of the MessageEntry, and its
@@ -27,7 +28,7 @@ inline constexpr char kIndexSuffix[] = ".idx";
 inline constexpr size_t kIndexUnit = 16;
 
 struct IndexHeader {
-    char magic[8];  // "PRIDX\0\0\2", the last octet is the version
+    char magic[8];  // "PRIDX\0\0\3", the last octet is the version
     uint64_t file_id;
     uint64_t file_size;
     int64_t file_mtime_ns;
@@ -61,12 +62,14 @@ struct MessageEntry {
     uint8_t flags;
     Priority priority;
     DsnReturn ret;
-    uint8_t reserved[8];
+    uint16_t recipient;  // length of the only recipient's text, behind the ranges; 0: not kept
+    uint8_t reserved[6];
 
     static constexpr uint8_t kEightBit = 1, kCrlfOnly = 2, kDots = 4, kSmtpUtf8 = 8,
                              kRefused = 16;
     size_t text_size() const {
-        const size_t octets = size_t{sender} + envid + job + campaign + tenant + pool + removed * sizeof(Range);
+        const size_t octets =
+            size_t{sender} + envid + job + campaign + tenant + pool + removed * sizeof(Range) + recipient;
         return (octets + kIndexUnit - 1) / kIndexUnit * kIndexUnit;
     }
 };
@@ -76,7 +79,7 @@ static_assert(sizeof(MessageEntry) == 64);
 class IndexWriter {
   public:
     IndexWriter(int fd, const SpoolFile& file);
-    void add_recipient(Range where, DomainId domain);
+    void add_recipient(Range where, DomainId domain, std::string_view text);
     void add_message(const Envelope& envelope, const Content& content);
     // The recipients since the last message belong to a refused one: readers pass them by.
     void drop_recipients();
@@ -95,6 +98,7 @@ class IndexWriter {
     uint64_t written_;
     uint32_t checksum_ = 0;
     uint32_t recipients_here_ = 0;  // of the message being written
+    std::string recipient_;         // the text of its last one
     std::unordered_map<DomainId, uint32_t> domain_refs_;
     std::vector<DomainId> domains_;
     Result<void> state_;
@@ -138,7 +142,8 @@ class IndexReader {
     bool behind_ = false;  // its entry is still to be skipped
 };
 
-// The entry's texts and flags as Envelope and Content; strings keep their capacity.
-void read_entry(const MessageEntry& entry, const char* text, Envelope& envelope, Content& content);
+// The entry's texts and flags as Envelope and Content; strings keep their capacity. Returns the text of the only recipient,
+// or nothing.
+std::string_view read_entry(const MessageEntry& entry, const char* text, Envelope& envelope, Content& content);
 
 }  // namespace postrider

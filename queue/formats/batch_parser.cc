@@ -217,7 +217,7 @@ Result<void> BatchParser::on_rcpt(const Line& line, std::string_view argument) {
     envelope_.smtputf8 |= path->mailbox.needs_smtputf8;
     const auto at = static_cast<uint64_t>(argument.data() - line.text.data());
     handler_.on_recipient({path->address, path->mailbox.domain, parameters,
-                           Range{line.offset + at, argument.size()}});
+                           Range{line.offset + at, argument.size()}, argument});
     return {};
 }
 

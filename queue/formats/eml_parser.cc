@@ -90,7 +90,8 @@ Result<void> EmlParser::on_receiver(const Line& line, std::string_view value) {
     }
     envelope_.smtputf8 |= mailbox->needs_smtputf8;
     handler_.on_recipient(
-        {address, mailbox->domain, {}, Range{line.offset + (angles ? 1 : 0), address.size()}});
+        {address, mailbox->domain, {}, Range{line.offset + (angles ? 1 : 0), address.size()},
+         address});
     return {};
 }
 

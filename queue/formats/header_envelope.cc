@@ -75,7 +75,8 @@ uint64_t read_header_recipients(const HeaderReader& header, SpoolHandler& handle
             key.insert(0, address, 0, mailbox->local.size() + 1);
             if (!known.insert(key).second) continue;
             envelope.smtputf8 |= mailbox->needs_smtputf8;
-            handler.on_recipient({address, mailbox->domain, {}, Range{offset, listed.raw.size()}});
+            handler.on_recipient(
+                {address, mailbox->domain, {}, Range{offset, listed.raw.size()}, listed.raw});
         }
     }
     return count;

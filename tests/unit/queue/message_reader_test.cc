@@ -84,8 +84,10 @@ TEST_F(MessageReaderTest, AFileThatIsNotWhatWasClaimedIsStale) {
                 if (open_already) {
                     // The file we hold open is the one that was claimed, whoever has its name now.
                     EXPECT_EQ(run.reader.unchanged(message), harmless);
-                    if (fault == Fault::shorter)
+                    // A small file was read whole when it was loaded: what was parsed is what would be sent.
+                    if (fault == Fault::shorter && !small)
                         EXPECT_EQ(content(run, message), fmt::format("error {}", ESTALE));
+                    if (small) EXPECT_EQ(content(run, message), "Subject: x\n\nhello\n");
                     run.reader.unload(message);
                 } else {
                     auto loaded = run.reader.load(record, message);

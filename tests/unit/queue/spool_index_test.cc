@@ -32,7 +32,7 @@ class SpoolIndexTest : public ::testing::Test {
         IndexWriter writer(fd_.get(), file_);
         for (const Message& message : messages) {
             for (const auto& [where, domain] : message.recipients)
-                writer.add_recipient(where, names_.intern(domain));
+                writer.add_recipient(where, names_.intern(domain), "<a@" + domain + ">");
             if (message.refused)
                 writer.drop_recipients();
             else
@@ -46,7 +46,7 @@ class SpoolIndexTest : public ::testing::Test {
         if (!reader) return "error";
         auto domains = reader->domains();
         if (!domains) return "error";
-        std::string text;
+        std::string text, last;
         size_t left = 0;
         for (;;) {
             auto step = reader->next();
@@ -60,6 +60,7 @@ class SpoolIndexTest : public ::testing::Test {
                     if (step->entries[i].domain >= domains->size()) return "error";
                     text += fmt::format("{}+{} {}\n", where.offset, where.size,
                                         domains->at(step->entries[i].domain));
+                    last = "<a@" + domains->at(step->entries[i].domain) + ">";
                 }
                 if (step->count == 0 || step->count > left) return "error";
                 left -= step->count;
@@ -73,7 +74,8 @@ class SpoolIndexTest : public ::testing::Test {
             if (places) places->push_back(step->place);
             Envelope envelope;
             Content content;
-            read_entry(*step->message, step->text, envelope, content);
+            const auto only = read_entry(*step->message, step->text, envelope, content);
+            if (only != (step->message->recipients == 1 ? last : std::string())) return "error";
             text += describe(envelope, content);
         }
         return text;
