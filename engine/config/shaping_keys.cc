@@ -98,7 +98,7 @@ std::vector<ShapingKey> make_keys() {
         key<&E::max_recipients_per_batch>("max_recipients_per_batch", count, kKumo, anywhere, kEnforced, 1, kMostCount),
         key<&E::enable_tls>("enable_tls", tls, kKumo, anywhere, kEnforced),
         key<&E::pipelining>("pipelining", KeyKind::pipelining, kOurs, anywhere, kEnforced),
-        key<&E::pipeline_depth>("pipeline_depth", count, kOurs, anywhere, kNotYet, 1, 64),
+        key<&E::pipeline_depth>("pipeline_depth", count, kOurs, anywhere, kEnforced, 1, 64),
         timeout<&E::connect_timeout>("connect_timeout"),
         timeout<&E::banner_timeout>("banner_timeout"),
         timeout<&E::ehlo_timeout>("ehlo_timeout"),

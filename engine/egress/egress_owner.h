@@ -1,11 +1,16 @@
 // What egress asks of its shard: the way back of records and outcomes.
 #pragma once
 
+#include <coroutine>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "dns/candidates.h"
 #include "engine/egress/address_pool.h"
+#include "engine/egress/host_memory.h"
 #include "engine/egress/site.h"
 #include "engine/smtp/session.h"
 #include "queue/holds.h"
@@ -14,18 +19,52 @@
 
 namespace postrider {
 
+class QueuedMessage;
+
+// The files of the contents that were read in a turn, looked at once each when all have been read.
+class FileChecks {
+  public:
+    FileChecks(Reactor& reactor, MessageReader& reader) : reactor_(reactor), reader_(reader) {}
+    void add(QueuedMessage& message, std::coroutine_handle<> reader) {
+        if (waiting_.empty()) reactor_.defer([this] { run(); });
+        waiting_.push_back({&message, reader});
+    }
+
+  private:
+    struct Waiting {
+        QueuedMessage* message;
+        std::coroutine_handle<> reader;
+    };
+    void run();
+
+    Reactor& reactor_;
+    MessageReader& reader_;
+    std::vector<Waiting> waiting_, running_;
+    std::vector<std::pair<const OpenFile*, bool>> known_;
+};
+
 // A message on its way: its transaction, and what was loaded for it.
 class QueuedMessage final : public OutgoingMessage {
   public:
-    explicit QueuedMessage(MessageReader& reader) : reader_(reader) {}
+    QueuedMessage(MessageReader& reader, FileChecks& checks) : reader_(reader), checks_(checks) {}
     Result<void> read(uint64_t offset, std::span<char> into) override { return reader_.read(loaded, offset, into); }
-    bool unchanged() override { return reader_.unchanged(loaded); }
+    bool unchanged() override {
+        const auto known = std::exchange(checked_, {});
+        return known ? *known : reader_.unchanged(loaded);
+    }
+    bool check_later(std::coroutine_handle<> reader) override {
+        checks_.add(*this, reader);
+        return true;
+    }
 
     LoadedMessage loaded;
     LabelId campaign = 0, tenant = 0;
 
   private:
+    friend class FileChecks;
     MessageReader& reader_;
+    FileChecks& checks_;
+    std::optional<bool> checked_;
 };
 
 // Where an attempt went, for the log. Views into what the caller holds during the call.
@@ -73,6 +112,7 @@ struct EgressContext {
     TlsContext* verified_tls;  // null: the machine has no root certificates
     MessageReader& reader;
     RecordArena& arena;
+    const CountLimit& sockets;  // [limits] connections
     AddressPool& addresses;
     const std::vector<EgressSource>& sources;
     const ShapingBook& shaping;
@@ -81,6 +121,8 @@ struct EgressContext {
     EgressOwner& owner;
     Gate& gate;
     const HoldTable* holds = nullptr;  // null: nothing is cancelled or suspended
+    HostMemory hosts = {};
+    FileChecks checks{reactor, reader};
 };
 
 }  // namespace postrider

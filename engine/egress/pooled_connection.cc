@@ -1,6 +1,25 @@
 #include "engine/egress/pooled_connection.h"
 
+#include <algorithm>
+
 namespace postrider {
+
+// Deferred: all that was ready in this turn has read. Whoever reads meanwhile is looked at in the next round.
+void FileChecks::run() {
+    running_.swap(waiting_);
+    known_.clear();
+    for (const Waiting& each : running_) {
+        const OpenFile* file = each.message->loaded.open;
+        auto found = std::ranges::find(known_, file, &std::pair<const OpenFile*, bool>::first);
+        if (found == known_.end()) {
+            known_.emplace_back(file, reader_.unchanged(each.message->loaded));
+            found = known_.end() - 1;
+        }
+        each.message->checked_ = found->second;
+    }
+    for (const Waiting& each : running_) each.reader.resume();
+    running_.clear();
+}
 
 OutgoingMessage* PooledConnection::next(const Capabilities& capabilities) {
     const uint32_t most = shaping().max_deliveries_per_connection.value;
@@ -29,7 +48,9 @@ void PooledConnection::settled(OutgoingMessage& message) {
     auto& queued = static_cast<QueuedMessage&>(message);
     // The time between two ends on one connection, whether or not transactions overlap.
     const MonoNs now_ns = worker.context_.reactor.now_ns();
-    worker.served_in(std::max(0.001, static_cast<double>(now_ns - began_ns) / static_cast<double>(kNsPerMs)));
+    worker.connection_window_.took(
+        std::max(0.001, static_cast<double>(now_ns - began_ns) / static_cast<double>(kNsPerMs)),
+        session->transactions() <= 1);
     began_ns = now_ns;
     bool requeued = false;
     for (size_t i = 0; i < queued.transaction.size(); ++i) {

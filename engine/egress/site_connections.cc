@@ -11,7 +11,6 @@ namespace {
 
 constexpr DurationMs kOpenAgainMs = 1'000;   // after a connection could not be opened beside living ones
 constexpr DurationMs kLocalFaultMs = 1'000;  // no descriptors, no memory, no ports
-constexpr DurationMs kNoTlsMs = 600'000;  // after a failed handshake, where TLS is not demanded
 constexpr DurationMs kIdleBesideOpeningMs = 1'000;
 
 constexpr DurationMs kLookAgainMs = 100;
@@ -38,15 +37,18 @@ TlsUse tls_use(TlsPolicy policy) {
 }
 
 SessionOptions session_options(const EffectiveShaping& shaping, const std::string& hostname,
-                               const EgressContext& context, const std::string& host) {
+                               EgressContext& context, const std::string& host) {
     SessionOptions options;
     options.hostname = hostname;
     options.tls = tls_use(shaping.enable_tls.value);
     options.tls_context = shaping.enable_tls.value == TlsPolicy::Required ? context.verified_tls : &context.tls;
     options.peer_name = host;
-    options.dialogue = shaping.pipelining.value == Pipelining::message ? Dialogue::message
+    const Dialogue most = shaping.pipeline_depth.value > 1 ? Dialogue::bdat : Dialogue::message;
+    options.dialogue = shaping.pipelining.value == Pipelining::message ? most
                        : shaping.pipelining.value == Pipelining::group ? Dialogue::group
                                                                        : Dialogue::none;
+    options.dialogue = std::min(options.dialogue, context.hosts.most(host, context.reactor.now_ms()));
+    options.pipeline_depth = shaping.pipeline_depth.value;
     auto set = [&](Phase phase, DurationMs value) { options.timeouts_ms[static_cast<size_t>(phase)] = value; };
     set(Phase::greeting, shaping.banner_timeout.value);
     set(Phase::ehlo, shaping.ehlo_timeout.value);
@@ -194,11 +196,11 @@ Task<bool> SiteWorker::dial_candidates(PooledConnection& pooled, const std::vect
         }
         at += dialled.attempts.size();
         const bool may_do_without = tls_use(pooled.shaping().enable_tls.value) == TlsUse::opportunistic;
-        const bool tls = !may_do_without || !tls_failed_lately(last->host);
+        const bool tls = !may_do_without || !context_.hosts.tls_failed_lately(last->host, context_.reactor.now_ms());
         auto refusal = co_await open_session(pooled, std::move(dialled.connection), *last, tls);
         if (refusal && tls && may_do_without && is_tls_failure(*refusal)) {
             // FAULTS 62: once more, in clear; and the next ones in clear at once, for a while.
-            tls_failed_until_ms_[last->host] = context_.reactor.now_ms() + kNoTlsMs;
+            context_.hosts.tls_failed(last->host, context_.reactor.now_ms());
             if (!co_await may_dial(pooled)) co_return false;
             auto second = co_await dial(context_.reactor, context_.buffers, {last->address}, options);
             if (second.connection) refusal = co_await open_session(pooled, std::move(second.connection), *last, false);
@@ -217,14 +219,6 @@ Task<bool> SiteWorker::dial_candidates(PooledConnection& pooled, const std::vect
     co_return false;
 }
 
-bool SiteWorker::tls_failed_lately(const std::string& host) {
-    const auto found = tls_failed_until_ms_.find(host);
-    if (found == tls_failed_until_ms_.end()) return false;
-    if (found->second > context_.reactor.now_ms()) return true;
-    tls_failed_until_ms_.erase(found);
-    return false;
-}
-
 // A connection that another site of ours has left at rest at this address, if there is one.
 bool SiteWorker::take_over(PooledConnection& pooled, const Candidate& candidate) {
     const TlsPolicy policy = pooled.shaping().enable_tls.value;
@@ -239,7 +233,6 @@ bool SiteWorker::take_over(PooledConnection& pooled, const Candidate& candidate)
         pooled.remember_place(candidate);
         auto options = session_options(pooled.shaping(), context_.sources[pooled.source].hostname, context_,
                                        candidate.host);
-        options.dialogue = std::min(options.dialogue, most_);
         pooled.session->set_options(std::move(options));
         return true;
     }
@@ -256,7 +249,6 @@ Task<std::optional<SessionFailure>> SiteWorker::open_session(PooledConnection& p
     auto options = session_options(pooled.shaping(), context_.sources[pooled.source].hostname, context_,
                                    candidate.host);
     if (!tls) options.tls = TlsUse::off;
-    options.dialogue = std::min(options.dialogue, most_);
     pooled.session = std::make_unique<Session>(context_.reactor, *pooled.connection, std::move(options));
     pooled.opening = true;
     auto failure = co_await pooled.session->open();
@@ -289,10 +281,10 @@ Task<void> SiteWorker::serve(PooledConnection& pooled) {
         // FAULTS 5, 29: what a resting peer says or ends is noticed before MAIL; no attempt is counted.
         if (!woken || pooled.connection->peer_closed() || !pooled.connection->input().empty()) break;
     }
-    if (end.stumbled) most_ = most_ == Dialogue::message ? Dialogue::group : Dialogue::none;
+    if (end.stumbled) context_.hosts.stumbled(pooled.host, pooled.session->dialogue(), context_.reactor.now_ms());
     if (pooled.fruitful) fruitless_ = 0;
     if (!end.reusable) {
-        window_ = std::max(1u, window_ / 2);
+        connection_window_.failed();
         // Sessions that end before they take anything: later and later, else they burn the attempts of all mail here.
         if (!pooled.fruitful && !pooled.reused)
             no_opening_before_ms_ = context_.reactor.now_ms() + (kOpenAgainMs << std::min(fruitless_++, 6u));
@@ -306,7 +298,7 @@ Task<void> SiteWorker::serve(PooledConnection& pooled) {
 
 void SiteWorker::could_not_open(PooledConnection& pooled, const SessionFailure& failure, const Candidate* last) {
     const int64_t now_ms = context_.reactor.now_ms();
-    window_ = std::max(1u, window_ / 2);
+    connection_window_.failed();
     if (draining_) return;
     if (failure.outcome.scope == Scope::engine) {  // FAULTS 95: nobody is to blame but us
         no_opening_before_ms_ = now_ms + kLocalFaultMs;

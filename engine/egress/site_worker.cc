@@ -76,13 +76,6 @@ uint64_t SiteWorker::waiting() const {
     return sum;
 }
 
-// A further connection costs a few round trips and its set-up: only for mail that would keep the others busy for longer.
-// And only while the receiver keeps its pace: when transactions take twice their best time, it is the receiver that queues.
-bool SiteWorker::worthwhile(uint64_t mail) const {
-    return service_ms_ > 0 && service_ms_ <= 2 * best_service_ms_ &&
-           static_cast<double>(mail) * service_ms_ > kWorthwhileMs * static_cast<double>(connections_.size());
-}
-
 // The next message of the domain whose turn it is; null when nothing waits, or the limits of the path grant none now.
 QueuedMessage* SiteWorker::pull(SourceId source, uint32_t rcpt_max) {
     if (!context_.owner.may_send()) return nullptr;
@@ -146,7 +139,7 @@ QueuedMessage* SiteWorker::next_message(const PathView& path, uint32_t rcpt_max)
 }
 
 std::unique_ptr<QueuedMessage> SiteWorker::spare() {
-    if (spares_.empty()) return std::make_unique<QueuedMessage>(context_.reader);
+    if (spares_.empty()) return std::make_unique<QueuedMessage>(context_.reader, context_.checks);
     auto message = std::move(spares_.back());
     spares_.pop_back();
     return message;
@@ -228,9 +221,10 @@ void SiteWorker::add_recipient(QueuedMessage& message, RecordId id) {
     message.transaction.add_recipient(id, text_.address, text_.dsn);
 }
 
-void SiteWorker::served_in(double took_ms) {
-    service_ms_ = service_ms_ > 0 ? service_ms_ * 0.9 + took_ms * 0.1 : took_ms;
-    best_service_ms_ = best_service_ms_ > 0 ? std::min(best_service_ms_ * 1.0005, service_ms_) : service_ms_;
+void SiteWorker::taken_one() {
+    if (connection_window_.round_ended(connections_.size(), live_, context_.reactor.now_ms()) &&
+        connection_window_.size() < allowed_at_most() && context_.reactor.busy() < kBusy && worthwhile(waiting()))
+        connection_window_.open_more();
 }
 
 void SiteWorker::settle_all(QueuedMessage& message, const AttemptPlace& place) {
@@ -241,13 +235,7 @@ void SiteWorker::settle_all(QueuedMessage& message, const AttemptPlace& place) {
     }
     carried_ -= message.transaction.size();
     give_back(message);
-    // One more for each round of successes: what the last one changed shows in the time of a transaction first.
-    if (taken && ++successes_ >= connections_.size()) {
-        successes_ = 0;
-        if (window_ < allowed_at_most() && window_ <= connections_.size() && context_.reactor.busy() < kBusy &&
-            worthwhile(waiting()))
-            ++window_;
-    }
+    if (taken) taken_one();
     pump();
 }
 
@@ -278,15 +266,18 @@ void SiteWorker::pump() {
     const int64_t now_ms = context_.reactor.now_ms();
     if (rotation_.empty() || draining_ || parked_until_ms_ > now_ms || no_loading_before_ms_ > now_ms) return;
     if (!context_.owner.may_send() || (context_.holds && context_.owner.suspended(site_))) return;
+    const auto most = std::min(connection_window_.size(), allowed_at_most());
+    const bool may_open = now_ms >= no_opening_before_ms_ && connections_.size() < most;
+    const bool may_invite = home_ && now_ms - invited_ms_ >= kInviteEveryMs && context_.reactor.busy() >= kBusy;
+    if (idle_.empty() && !may_open && !may_invite) return;  // after each message: cheap when nothing is to do
     const uint64_t mail = wake_resting(waiting());
     if (mail == 0) return;
-    const bool busy = context_.reactor.busy() >= kBusy;
-    if (home_ && busy && now_ms - invited_ms_ >= kInviteEveryMs) {
+    if (may_invite) {
         invited_ms_ = now_ms;
         for (auto& attachment : rotation_)
             context_.owner.invite(site_, *attachment.window, attachment.expires_ms);
     }
-    if (now_ms >= no_opening_before_ms_) open_more(mail);
+    if (may_open) open_more(mail);
     wait_for_limits();
 }
 
@@ -313,11 +304,11 @@ void SiteWorker::open_more(uint64_t mail) {
     uint64_t let_through = 0;
     for (SourceId source = first_source(); source < context_.sources.size() && let_through < mail; ++source) {
         const PathView& path = view().paths[source];
-        const uint64_t more = path.paced() ? path.available_within(context_.reactor.now_ns(), static_cast<DurationMs>(kWorthwhileMs)) : mail;
+        const uint64_t more = path.paced() ? path.available_within(context_.reactor.now_ns(), static_cast<DurationMs>(ConnectionWindow::kWorthwhileMs)) : mail;
         let_through += std::min(mail, more);
     }
     mail = std::min(mail, let_through);
-    const auto most = std::min(window_, allowed_at_most());
+    const auto most = std::min(connection_window_.size(), allowed_at_most());
     while (mail > connecting_ && connections_.size() < most && (connections_.empty() || worthwhile(mail))) {
         bool opens = false;
         for (size_t tried = first_source(); tried < context_.sources.size() && !opens; ++tried) opens = open_one(next_to_open());

@@ -2,10 +2,10 @@
 //
 //   attach(window) -> rotation -> a connection that is free pulls the next message -> settled -> ...
 //
-// Connection count follows the need (decision 0006): it starts at one and grows by one with each round of messages that
-// were taken while the mail that waits would keep the connections there are busy for longer than kWorthwhileMs and the shard has time
-// to spare; a failed connection halves it; never above the shard's share of the path's limit. An idle connection waits idle_timeout for more and is
-// retired when the peer speaks or closes.
+// Connection count follows the need (connection_window.h): it starts at one and grows while the mail that waits would keep
+// the connections there are busy for long, the receiver keeps its pace and the shard has time to spare; a failed connection
+// halves it; never above the shard's share of the path's limit. An idle connection waits idle_timeout for more and is retired
+// when the peer speaks or closes.
 //
 // Limits (path_limits.h): a message takes its events before it is pulled, so nothing is pulled that may not go. When they are
 // used up, connections rest, and the worker sleeps on the timer wheel until the limit that binds grants again; connections
@@ -17,9 +17,9 @@
 
 #include <deque>
 #include <memory>
-#include <unordered_map>
 #include <vector>
 
+#include "engine/egress/connection_window.h"
 #include "engine/egress/egress_owner.h"
 
 namespace postrider {
@@ -28,8 +28,6 @@ class PooledConnection;
 
 class SiteWorker {
   public:
-    static constexpr double kWorthwhileMs = 200;
-
     SiteWorker(EgressContext& context, Site& site, bool home);
     ~SiteWorker();
 
@@ -68,7 +66,6 @@ class SiteWorker {
     Task<bool> open_at(PooledConnection& pooled, AddressPool::Address& address, const std::vector<Candidate>& list);
     Task<Turn> wait_turn(PooledConnection& pooled, const Candidate& best);
     bool take_over(PooledConnection& pooled, const Candidate& candidate);
-    bool tls_failed_lately(const std::string& host);
     Task<bool> may_dial(PooledConnection& pooled);
     Task<bool> dial_candidates(PooledConnection& pooled, const std::vector<Candidate>& candidates);
     Task<void> serve(PooledConnection& pooled);
@@ -89,8 +86,10 @@ class SiteWorker {
     void wait_for_limits();
     void stop_waiting_for_limits();
     void shed();
-    bool worthwhile(uint64_t mail) const;
-    void served_in(double took_ms);
+    bool worthwhile(uint64_t mail) const {
+        return connection_window_.worthwhile(mail, connections_.size(), context_.sockets.used());
+    }
+    void taken_one();
     // For a connection of `source`. `rcpt_max`: the most recipients that the host takes at once, 0 when it does not say.
     QueuedMessage* pull(SourceId source, uint32_t rcpt_max = 0);
     QueuedMessage* next_message(const PathView& path, uint32_t rcpt_max);
@@ -112,10 +111,7 @@ class SiteWorker {
     std::vector<std::unique_ptr<QueuedMessage>> spares_;
     size_t connecting_ = 0;
     size_t live_ = 0;  // with an open session
-    uint32_t window_ = 1;
-    uint32_t successes_ = 0;  // since the window last opened, or could have
-    double service_ms_ = 0;       // a connection's time for one transaction, moving mean; 0: not known yet
-    double best_service_ms_ = 0;  // its least, creeping up
+    ConnectionWindow connection_window_;
     int64_t no_opening_before_ms_ = 0;
     int64_t no_loading_before_ms_ = 0;  // FAULTS 95: no descriptor for a message's file
     uint32_t fruitless_ = 0;            // sessions in a row that ended badly and took nothing
@@ -135,8 +131,6 @@ class SiteWorker {
     bool granted_ = false;           // a message since it last slept
     uint64_t octets_expected_ = 4096;  // of the next message: what the last one had
     std::vector<uint64_t> grants_;   // by source, while pumping
-    std::unordered_map<std::string, int64_t> tls_failed_until_ms_;  // by host: at most the hosts of this site
-    Dialogue most_ = Dialogue::message;  // less once a host of the site was out of step
     bool draining_ = false;
     uint64_t opened_ = 0, opened_tls_ = 0;
     uint64_t carried_ = 0;

@@ -10,8 +10,20 @@ namespace {
 
 // Content up to this size is read whole into the buffer it is sent from; more is streamed.
 constexpr uint64_t kWhole = 60 * 1024;
-constexpr size_t kStreamBlock = 32 * 1024;
+constexpr size_t kStreamBlock = 64 * 1024;
 constexpr size_t kStreamUnsent = 64 * 1024;
+
+// co_await: whether the message's file is unchanged, together with the others of the turn where the message can.
+class Checked {
+  public:
+    explicit Checked(OutgoingMessage& message) : message_(message) {}
+    bool await_ready() const { return false; }
+    bool await_suspend(std::coroutine_handle<> handle) { return message_.check_later(handle); }
+    bool await_resume() { return message_.unchanged(); }
+
+  private:
+    OutgoingMessage& message_;
+};
 
 bool clean(const Content& content, WireForm wire) {
     return wire == WireForm::bdat ? content.clean_for_bdat() : content.clean_for_data();
@@ -137,22 +149,48 @@ Task<std::optional<SessionFailure>> Session::start_tls() {
 
 // False when the host cannot take anything of it: every recipient is settled already.
 bool Session::begin(OutgoingMessage& message) {
-    // The first transaction of a session shows whether the host is in step; only then two overlap.
-    const Dialogue most = transactions_ > 0 || options_.dialogue < Dialogue::message ? options_.dialogue
-                                                                                    : Dialogue::group;
-    const BeginOptions options{.reused_session = transactions_ > 0 || current_ != &message,
-                               .reset_first = reset_first_};
+    // The first transaction of a session shows whether the host is in step, and the first after a rest whether it is still
+    // there: only behind them others overlap, and only then a lost connection leaves more than one in doubt.
+    const bool proven = transactions_ > 0 && (dialogue() != Dialogue::bdat || warm_);
+    const Dialogue most = proven ? dialogue() : std::min(dialogue(), Dialogue::group);
+    // RFC 3030 4.2, DESIGN 2.4: one that is sent before the last chunk of the one before is answered begins with RSET.
+    const bool behind_chunk = !flight_.empty() && flight_.back()->transaction.dialogue() == Dialogue::bdat;
+    const BeginOptions options{.reused_session = transactions_ > 0 || !flight_.empty(),
+                               .reset_first = reset_first_ || behind_chunk};
     const auto step = message.transaction.begin(capabilities_, most, options, out_);
     if (step == Transaction::Step::done) return false;
     reset_first_ = false;
     return true;
 }
 
-// Takes the next message and appends its envelope flight to out_.
-void Session::prefetch(SessionFeed& feed) {
-    const bool overlap = current_->transaction.dialogue() == Dialogue::message && transactions_ > 0;
-    if (!overlap) return;
-    while ((next_ = feed.next(capabilities_)) != nullptr && !begin(*next_)) settle(feed, next_);
+// Takes the next message that the host can take, appends its envelope to out_, and puts it into the flight.
+OutgoingMessage* Session::begin_next(SessionFeed& feed) {
+    OutgoingMessage* message;
+    while ((message = feed.next(capabilities_)) != nullptr && !begin(*message)) feed.settled(*message);
+    if (message) flight_.push_back(message);
+    return message;
+}
+
+// BDAT: everything of a transaction leaves at once, and of as many as pipeline_depth and the buffers allow. The first chunk
+// of a session goes alone: a host that answers it twice (FAULTS 38) would put all that is behind it out of step, and without
+// a 354 nothing would show it.
+Task<std::optional<Trouble>> Session::fill_flight(SessionFeed& feed) {
+    while (!flight_.empty() && flight_.back()->transaction.dialogue() == Dialogue::bdat) {
+        OutgoingMessage& last = *flight_.back();
+        if (!last.transaction.in_flight()) {
+            connection_.append(out_);
+            out_.clear();
+            if (last.content.stored.size > kWhole) {
+                if (auto trouble = co_await stream_content(last, feed)) co_return trouble;
+            } else if (!read_small(last) || !finish_content(last, feed)) {
+                co_return Trouble::file_changed;
+            }
+        }
+        if (flight_.size() >= (chunked_ ? options_.pipeline_depth : 1) || connection_.unsent() >= kStreamUnsent) break;
+        if (!begin_next(feed)) break;
+    }
+    connection_.flush();
+    co_return std::nullopt;
 }
 
 // Reads, stuffs where needed, and appends the whole content with its dot. False: the file is not what it was.
@@ -183,16 +221,22 @@ bool Session::read_small(OutgoingMessage& message) {
     return encoder_.wire_size() == content.wire_size;
 }
 
-// The duplicate window opens here: intents first, then the bit, then the octets.
 bool Session::finish_content(OutgoingMessage& message, SessionFeed& feed) {
     if (!message.unchanged()) return false;
-    prefetch(feed);
+    hand_over(message, feed);
+    return true;
+}
+
+// The duplicate window opens here: intents first, then the bit, then the octets.
+void Session::hand_over(OutgoingMessage& message, SessionFeed& feed) {
+    const bool overlap = message.transaction.dialogue() == Dialogue::message && transactions_ > 0;
+    if (overlap) (void)begin_next(feed);
     feed.before_dot(message);
     message.transaction.content_handed_over();
     connection_.append(out_);
     out_.clear();
-    connection_.flush();
-    return true;
+    // Several chunks leave in one send: fill_flight() flushes.
+    if (message.transaction.dialogue() != Dialogue::bdat) connection_.flush();
 }
 
 // Content too large for one buffer: never more than a bounded part of it is in memory.
@@ -205,12 +249,13 @@ Task<std::optional<Trouble>> Session::stream_content(OutgoingMessage& message, S
     const uint64_t end = offset + content.stored.size;
     while (offset < end) {
         const size_t size = std::min<uint64_t>(kStreamBlock, end - offset);
-        stored_.resize(size);
-        if (!message.read(offset, stored_)) co_return Trouble::file_unreadable;
-        offset += size;
         if (as_it_lies) {
-            connection_.append(stored_);
+            const auto room = connection_.reserve(size);
+            if (!message.read(offset, room.first(size))) co_return Trouble::file_unreadable;
+            connection_.commit(size);
         } else {
+            stored_.resize(size);
+            if (!message.read(offset, stored_)) co_return Trouble::file_unreadable;
             for (size_t taken = 0; taken < size;) {
                 const auto room = connection_.reserve(size + 1024);
                 const auto progress = encoder_.encode(std::span(stored_).subspan(taken), room);
@@ -219,16 +264,11 @@ Task<std::optional<Trouble>> Session::stream_content(OutgoingMessage& message, S
                 if (encoder_.broken()) co_return Trouble::file_changed;
             }
         }
+        offset += size;
         connection_.flush();
         const IoStatus status = co_await connection_.drained(kStreamUnsent, deadline(Phase::content));
         if (status == IoStatus::input) {
-            // RFC 5321 4.2.5 knows no reply here: the transaction judges an early one (FAULTS 13).
-            const Parsed parsed = parse();
-            if (parsed == Parsed::bad) co_return Trouble::bad_reply;
-            if (parsed == Parsed::reply) {
-                (void)message.transaction.on_reply(parser_.reply(), out_);
-                co_return Trouble::out_of_step;  // settled by the early reply where it could be
-            }
+            if (auto trouble = hear_while_streaming(message, feed)) co_return trouble;
         } else if (status != IoStatus::ok) {
             co_return trouble_of(status);
         }
@@ -244,52 +284,93 @@ Task<std::optional<Trouble>> Session::stream_content(OutgoingMessage& message, S
     co_return std::nullopt;
 }
 
-void Session::settle(SessionFeed& feed, OutgoingMessage*& message) {
-    feed.settled(*std::exchange(message, nullptr));
+// Replies that come while a content is streamed: of the transactions before it, or, of a chunk, to its own envelope. To a
+// content behind DATA none may come (RFC 5321 4.2.5): the transaction judges an early one (FAULTS 13).
+std::optional<Trouble> Session::hear_while_streaming(OutgoingMessage& message, SessionFeed& feed) {
+    for (;;) {
+        const Parsed parsed = parse();
+        if (parsed == Parsed::nothing) return std::nullopt;
+        if (parsed == Parsed::bad) return Trouble::bad_reply;
+        const bool may_come = message.transaction.dialogue() == Dialogue::bdat;
+        next_reply_ = true;
+        const Transaction::Step step = flight_.front()->transaction.on_reply(parser_.reply(), out_);
+        if (step == Transaction::Step::end_session || !may_come) return Trouble::out_of_step;
+        if (step != Transaction::Step::need_reply) done(feed, step);
+    }
 }
 
-// The session ends here; both transactions are settled by what is known of each.
+// The front of the flight is settled with the session in step.
+void Session::done(SessionFeed& feed, Transaction::Step step) {
+    ++transactions_;
+    warm_ = true;
+    chunked_ |= flight_.front()->transaction.dialogue() == Dialogue::bdat;
+    reset_first_ = step == Transaction::Step::done_reset_first;
+    settle_front(feed);
+    overlapped_ = !flight_.empty();
+}
+
+void Session::settle_front(SessionFeed& feed) {
+    OutgoingMessage* message = flight_.front();
+    flight_.erase(flight_.begin());
+    feed.settled(*message);
+}
+
+// The session ends here; every transaction in flight is settled by what is known of it.
 SessionEnd Session::lose(SessionFeed& feed, Trouble trouble, std::string_view detail) {
     SessionEnd end;
     const bool out_of_step = trouble == Trouble::bad_reply || trouble == Trouble::out_of_step ||
                              trouble == Trouble::premature_reply;
     // A host that throws away what follows the dot never answers the MAIL that was there.
-    const bool unheard = trouble == Trouble::timeout && overlapped_ && current_ &&
-                         current_->transaction.awaits() == Phase::mail;
-    end.stumbled = unheard || (out_of_step && (next_ || overlapped_));
-    for (OutgoingMessage** message : {&current_, &next_}) {
-        if (!*message) continue;
-        (*message)->transaction.on_session_lost(trouble, detail);
-        settle(feed, *message);
+    const Phase awaits = flight_.empty() ? Phase::idle : flight_.front()->transaction.awaits();
+    const bool unheard =
+        trouble == Trouble::timeout && overlapped_ && (awaits == Phase::mail || awaits == Phase::rset);
+    const bool chunk = !flight_.empty() && flight_.front()->transaction.dialogue() == Dialogue::bdat;
+    end.stumbled = unheard || (out_of_step && (flight_.size() > 1 || overlapped_ || chunk));
+    // A file fails the message whose content is being sent: the last in flight. The others have lost their session.
+    const bool of_file = trouble == Trouble::file_changed || trouble == Trouble::file_unreadable;
+    while (!flight_.empty()) {
+        const bool its_own = !of_file || flight_.size() == 1;
+        flight_.front()->transaction.on_session_lost(its_own ? trouble : Trouble::lost, detail);
+        settle_front(feed);
     }
     return end;
 }
 
 Task<SessionEnd> Session::carry(SessionFeed& feed) {
     using Step = Transaction::Step;
+    warm_ = false;
+    next_reply_ = true;
+    int64_t until_ms = 0;
     for (;;) {
-        if (!current_) {
+        if (flight_.empty()) {
             overlapped_ = false;
-            while ((current_ = feed.next(capabilities_)) != nullptr && !begin(*current_)) settle(feed, current_);
-            if (!current_) co_return SessionEnd{.reusable = true, .may_quit = true};
+            if (!begin_next(feed)) co_return SessionEnd{.reusable = true, .may_quit = true};
             // FAULTS 14, 29: nothing may stand here before we have spoken.
             if (!connection_.input().empty() || !parser_.idle()) {
                 (void)parse();
                 co_return lose(feed, Trouble::lost);
             }
-            connection_.append(out_);
-            out_.clear();
-            connection_.flush();
+            if (flight_.back()->transaction.dialogue() != Dialogue::bdat) {
+                connection_.append(out_);
+                out_.clear();
+                connection_.flush();
+            }
         }
-        // One reply, and what it asks for.
-        const int64_t until_ms = deadline(current_->transaction.awaits());
-        Parsed parsed;
-        while ((parsed = parse()) == Parsed::nothing) {
+        const Parsed parsed = parse();
+        if (parsed == Parsed::nothing) {
+            // All that has come is heard: what takes the places of those that ended leaves in one send.
+            if (flight_.back()->transaction.dialogue() == Dialogue::bdat)
+                if (auto trouble = co_await fill_flight(feed)) co_return lose(feed, *trouble, connection_.error_text());
+            // One deadline for a reply, however many pieces it comes in (FAULTS 34).
+            if (std::exchange(next_reply_, false)) until_ms = deadline(flight_.front()->transaction.awaits());
             const IoStatus status = co_await connection_.more_input(until_ms);
             if (status != IoStatus::ok) co_return lose(feed, trouble_of(status), connection_.error_text());
+            continue;
         }
+        next_reply_ = true;
         if (parsed == Parsed::bad) co_return lose(feed, Trouble::bad_reply, name_of(parser_.fault()));
-        const Step step = current_->transaction.on_reply(parser_.reply(), out_);
+        OutgoingMessage& current = *flight_.front();
+        const Step step = current.transaction.on_reply(parser_.reply(), out_);
         switch (step) {
             case Step::need_reply:
                 break;
@@ -304,28 +385,28 @@ Task<SessionEnd> Session::carry(SessionFeed& feed) {
                 if (!connection_.input().empty()) co_return lose(feed, Trouble::premature_reply);
                 connection_.append(out_);
                 out_.clear();
-                if (current_->content.stored.size > kWhole) {
-                    if (auto trouble = co_await stream_content(*current_, feed))
+                if (current.content.stored.size > kWhole) {
+                    if (auto trouble = co_await stream_content(current, feed))
                         co_return lose(feed, *trouble, connection_.error_text());
-                } else if (!read_small(*current_) || !finish_content(*current_, feed)) {
+                } else if (!read_small(current) || !co_await Checked(current)) {
                     co_return lose(feed, Trouble::file_changed);
+                } else {
+                    hand_over(current, feed);
                 }
                 break;
             }
             case Step::done:
             case Step::done_reset_first:
-                ++transactions_;
-                reset_first_ = step == Step::done_reset_first;
-                settle(feed, current_);
-                current_ = std::exchange(next_, nullptr);
-                overlapped_ = current_ != nullptr;
+                done(feed, step);
                 break;
             case Step::end_session: {
-                const bool may_quit = current_->transaction.may_quit() && !next_;
+                const bool may_quit = current.transaction.may_quit() && flight_.size() == 1;
                 const bool refused = parser_.reply().transient() || parser_.reply().permanent();
-                settle(feed, current_);
+                // A MAIL refused in a flight of chunks left the others in doubt: not so deep again with this host.
+                const bool refused_flight = current.transaction.may_quit() && flight_.size() > 1;
                 SessionEnd end = lose(feed, refused ? Trouble::lost : Trouble::out_of_step);
                 end.may_quit = may_quit;
+                end.stumbled |= refused_flight && chunked_;
                 co_return end;
             }
         }

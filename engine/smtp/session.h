@@ -4,16 +4,19 @@
 //   carry(): MAIL RCPT DATA ... content . ... until the feed has nothing more        RFC 5321 3.3; RFC 2920
 //   quit():  QUIT, the peer's 221, close                                             RFC 5321 4.1.1.10
 //
-// In the `message` dialogue the session holds two transactions: the one whose content it sends, and the next, whose
-// envelope leaves in the same flight behind the dot. Replies are routed in order.
+// The flight holds the transactions that await replies, which are routed in order. In the `message` dialogue these are two:
+// the one whose content is sent, and the next, whose envelope leaves in the same send behind the dot. In the `bdat` dialogue
+// they are up to pipeline_depth whole ones, each but the first with RSET in front.
 //
 // Failure policy: what a reply or a trouble means is trouble.h's decision and the transaction's state; the session hands
 // every recipient back settled, and says whether the connection may be used again.
 #pragma once
 
 #include <array>
+#include <coroutine>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "engine/io/reactor.h"
 #include "engine/net/connection.h"
@@ -30,6 +33,9 @@ class OutgoingMessage {
     virtual Result<void> read(uint64_t offset, std::span<char> into) = 0;
     // The file is still what was claimed; asked after the last read and before the dot (FAULTS 51).
     virtual bool unchanged() = 0;
+    // The same for all messages that are ready in this turn, at the price of one look at each file: true when `reader` is
+    // resumed later in this turn, to ask unchanged() then. False: ask at once.
+    virtual bool check_later(std::coroutine_handle<> /*reader*/) { return false; }
 
     Transaction transaction;
     Content content;
@@ -55,6 +61,7 @@ struct SessionOptions {
     TlsContext* tls_context = nullptr;
     std::string peer_name;                   // the MX host: SNI
     Dialogue dialogue = Dialogue::message;   // the most that is wanted; less is used where less is offered
+    size_t pipeline_depth = 1;               // transactions in flight in the bdat dialogue
     std::array<DurationMs, kPhases.size()> timeouts_ms = default_timeouts();
 
     static constexpr std::array<DurationMs, kPhases.size()> default_timeouts() {
@@ -96,6 +103,11 @@ class Session {
     const Capabilities& capabilities() const { return capabilities_; }
     const TlsResult& tls() const { return tls_; }
     uint32_t transactions() const { return transactions_; }
+    // The most that is used with this host.
+    Dialogue dialogue() const {
+        const bool chunks = capabilities_.chunking || options_.dialogue != Dialogue::bdat;
+        return chunks ? options_.dialogue : Dialogue::message;
+    }
 
   private:
     // A reply, or the trouble instead of it.
@@ -112,11 +124,15 @@ class Session {
     Parsed parse();
     Trouble trouble_of(IoStatus status) const;
     bool begin(OutgoingMessage& message);
-    void prefetch(SessionFeed& feed);
+    OutgoingMessage* begin_next(SessionFeed& feed);
+    Task<std::optional<Trouble>> fill_flight(SessionFeed& feed);
     bool read_small(OutgoingMessage& message);
+    void hand_over(OutgoingMessage& message, SessionFeed& feed);
     Task<std::optional<Trouble>> stream_content(OutgoingMessage& message, SessionFeed& feed);
     bool finish_content(OutgoingMessage& message, SessionFeed& feed);
-    void settle(SessionFeed& feed, OutgoingMessage*& message);
+    std::optional<Trouble> hear_while_streaming(OutgoingMessage& message, SessionFeed& feed);
+    void done(SessionFeed& feed, Transaction::Step step);
+    void settle_front(SessionFeed& feed);
     SessionEnd lose(SessionFeed& feed, Trouble trouble, std::string_view detail = {});
     int64_t deadline(Phase phase) const { return reactor_.now_ms() + options_.timeout_ms(phase); }
 
@@ -129,11 +145,13 @@ class Session {
     std::string out_;       // commands of one flight
     std::string stored_;    // stored octets on their way through the encoder
     ContentEncoder encoder_;
-    OutgoingMessage* current_ = nullptr;
-    OutgoingMessage* next_ = nullptr;  // its envelope is in flight behind the dot of current_
-    uint32_t transactions_ = 0;        // ended with the session in step
+    std::vector<OutgoingMessage*> flight_;  // begun and not settled, in the order of their replies
+    uint32_t transactions_ = 0;             // ended with the session in step
     bool reset_first_ = false;
-    bool overlapped_ = false;  // the envelope of current_ left behind another's dot
+    bool warm_ = false;        // a transaction has ended in step since carry() was called
+    bool next_reply_ = true;   // a reply was complete: the next has a deadline of its own
+    bool chunked_ = false;     // a chunk was answered in step
+    bool overlapped_ = false;  // the envelope of the first in flight left behind another's content
 };
 
 }  // namespace postrider

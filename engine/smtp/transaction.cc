@@ -319,7 +319,8 @@ void Transaction::on_session_lost(Trouble trouble, std::string_view detail) {
     const bool mail_unread = expect_ == Expect::mail || expect_ == Expect::rset;
     if (in_flight_) {
         verdict = judge_in_flight(trouble);
-    } else if (expect_ == Expect::nothing || (mail_unread && reused_)) {
+    } else if (trouble != Trouble::file_changed && trouble != Trouble::file_unreadable &&  // its own file: an attempt
+               (expect_ == Expect::nothing || (mail_unread && reused_))) {
         verdict.kind = OutcomeKind::requeued;  // FAULTS 29
     }
     for (size_t i = 0; i < count_; ++i) {

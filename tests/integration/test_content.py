@@ -16,6 +16,7 @@ class ContentTest(harness.Case):
         addresses = [r.address for r in self.receivers.values()]
         dead = [self.network.address(n) for n in range(100, 110)]
         knot = receivers.Knot(self, zone.zone(*addresses, dead))
+        self.dns = f"{knot.address}:{knot.port}"
         self.engine = harness.Engine(self, knot.port, dns_address=knot.address)
 
     def recipients(self, name):
@@ -70,3 +71,25 @@ class ContentTest(harness.Case):
         self.engine.put("header.eml", begin + b"\r\n" + hidden + rest)
         self.check({"from-header": begin + b"\r\n" + rest})
         self.assertEqual(self.receivers["aiosmtpd"].envelopes()[0]["sender"], "bounces@sender.test")
+
+    def test_chunks_in_flight(self):
+        """`pipeline_depth`: four transactions in flight by BDAT to Postfix and Exim, refused ones among them."""
+        self.engine.write_config([self.dns], shaping='["default"]\nconnection_limit = 1\npipeline_depth = 4\n')
+        spooled = dict(contents.CONTENTS)
+        for number in range(40):
+            spooled[f"small-{number}"] = contents.text(f"small-{number}", b"." * (number % 3) + b"body\r\n")
+        messages = []
+        for number, (name, content) in enumerate(spooled.items()):
+            end = b"\r\n" if b"\r\n" in content else b"\n"
+            self.engine.put(f"{name}.bsmtp", harness.bsmtp([("news@sender.test", self.recipients(name), content)], end))
+            if number % 7 == 3:
+                messages.append(("news@sender.test", self.recipients(f"refused-{number}"), spooled["small-0"]))
+        self.engine.put("refused.bsmtp", harness.bsmtp(messages))
+        self.check(spooled)
+        for domain in ("postfix", "exim"):
+            with self.subTest(receiver=domain):
+                records = [r for r in self.engine.log() if r["recipient"].endswith(f"@{domain}.test")]
+                refused = [r["type"] for r in records if r["recipient"].startswith("refused-")]
+                self.assertEqual(refused, ["Bounce"] * len(messages))
+                chunks = [r for r in records if r["response"]["command"] == "BDAT LAST"]
+                self.assertGreater(len(chunks), len(spooled) // 2, "BDAT was hardly used")

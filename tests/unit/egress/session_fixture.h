@@ -7,6 +7,7 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -64,6 +65,25 @@ class Wire {
         }
         buffer_.erase(0, end + 3);
         return true;
+    }
+    // The octets of a chunk (RFC 3030 2); fewer when the stream ended.
+    std::string octets(size_t size) {
+        while (buffer_.size() < size && receive()) {
+        }
+        std::string chunk = buffer_.substr(0, size);
+        buffer_.erase(0, chunk.size());
+        return chunk;
+    }
+    // One transaction of the bdat dialogue as it comes, with RSET in front or not. Its content; the recipient in `to`.
+    std::string chunk(bool reset, std::string* to = nullptr) {
+        if (reset) expect("RSET");
+        expect("MAIL FROM:");
+        const std::string rcpt = line();
+        EXPECT_TRUE(rcpt.starts_with("RCPT TO:<")) << rcpt;
+        if (to && rcpt.size() > 10) *to = rcpt.substr(9, rcpt.size() - 10);
+        const std::string bdat = line();
+        EXPECT_TRUE(bdat.starts_with("BDAT ") && bdat.ends_with(" LAST")) << bdat;
+        return octets(static_cast<size_t>(std::atoll(bdat.c_str() + 5)));
     }
     // Nothing arrives for so long, and nothing has been received that was not read.
     bool silent(int for_ms) {
