@@ -39,7 +39,8 @@ void GroupCommit::before_submit() {
     bool urgent = false;
     for (const auto* participant : participants_) urgent |= participant->urgent();
     if (!urgent) return;
-    if (holding_)
+    // The commit in flight syncs the log before the journal: a result written now could be durable without its line.
+    if (holding_ || in_flight_)
         write_urgent();
     else
         write_all();

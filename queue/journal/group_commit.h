@@ -16,7 +16,8 @@
 //               gone (FAULTS 94). on_failure is called once, nothing is released any more; the engine ends (exit 4).
 //
 // Before a turn's sends are submitted (Reactor::before_submit) the buffers are written if an intent is among them:
-// after kill -9 every dot that was handed to the kernel has its intent in the file. If that write fails, on_failure is
+// after kill -9 every dot that was handed to the kernel has its intent in the file. While a commit is in flight the journal
+// writes its intents alone: the sync under way would make a result durable whose line the log's sync did not cover. If that write fails, on_failure is
 // called before the submission: a handler that ends the process there sends nothing that is not recorded.
 #pragma once
 
@@ -40,7 +41,8 @@ class CommitParticipant {
     virtual void before_commit() {}
     // write(2) of all that is gathered. An error for want of space leaves it gathered, to be written later.
     virtual Result<void> write_gathered() = 0;
-    // While the commit is held: what must be written before this turn's sends nevertheless.
+    // While a commit is held or in flight: what must be written before this turn's sends nevertheless, and may become durable
+    // before the rest of the participants' writes.
     virtual Result<void> write_urgent() { return {}; }
     // Folders whose names the commit in flight must make durable, besides begin_commit()'s descriptors.
     virtual void folders_to_sync(std::vector<int>&) {}

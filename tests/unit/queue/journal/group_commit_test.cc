@@ -2,6 +2,7 @@
 
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <csignal>
 
 #include "queue/journal/journal.h"
@@ -21,9 +22,13 @@ class Witness final : public CommitParticipant {
   public:
     Witness(std::string name, std::vector<std::string>& story) : name_(std::move(name)), story_(story) {}
     bool dirty() const override { return wants; }
-    bool urgent() const override { return false; }
+    bool urgent() const override { return is_urgent; }
     Result<void> write_gathered() override {
         story_.push_back(name_ + " writes");
+        return {};
+    }
+    Result<void> write_urgent() override {
+        story_.push_back(name_ + " writes urgent");
         return {};
     }
     Result<void> begin_commit(std::vector<int>& to_sync) override {
@@ -36,7 +41,7 @@ class Witness final : public CommitParticipant {
         story_.push_back(name_ + " ends");
         return {};
     }
-    bool wants = false;
+    bool wants = false, is_urgent = false;
     int sync_fd = -1;
 
   private:
@@ -158,6 +163,49 @@ TEST(GroupCommit, AnIntentIsWrittenBeforeTheTurnSubmits) {
 }
 
 // FAULTS 94: a pipe cannot be synced, the kernel says so, and it is not asked again.
+// While the sync of the log is over and that of the journal under way, a result written to the journal would become
+// durable without its line.
+TEST(GroupCommit, WhileACommitIsInFlightIntentsAloneAreWritten) {
+    TempDir dir;
+    auto journal = open_journal(dir);
+    const auto size = [&] { return std::filesystem::file_size(dir / "0-1.log"); };
+    const size_t before = size();
+    journal->result({.file = 1, .attempt = 1, .kind = RecordKind::delivered});
+    EXPECT_FALSE(journal->urgent());
+    journal->intent({.file = 1, .attempt = 1});
+    EXPECT_TRUE(journal->urgent());
+    ASSERT_TRUE(journal->write_urgent());
+    EXPECT_EQ(size(), before + 24);
+    EXPECT_FALSE(journal->urgent());
+    EXPECT_TRUE(journal->dirty());
+    ASSERT_TRUE(journal->write_gathered());
+    EXPECT_EQ(size(), before + 24 + 32);
+}
+
+TEST(GroupCommit, WhatIsUrgentDuringACommitIsAskedForAlone) {
+    TempDir dir;
+    ShardLoop loop;
+    std::vector<std::string> story;
+    Witness journal("journal", story);
+    GroupCommit commit(*loop, {.commit_ms = 1}, {&journal});
+    journal.sync_fd = open((dir / "journal").c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    journal.is_urgent = true;
+    for (int i = 0; i < 200; ++i) {
+        journal.wants = true;
+        loop.turn(0);
+    }
+    journal.is_urgent = false;
+    ASSERT_TRUE(loop.run_until([&] { return commit.idle(); }));
+    bool in_flight = false;
+    for (const auto& line : story) {
+        if (line == "journal begins") in_flight = true;
+        if (line == "journal ends") in_flight = false;
+        EXPECT_NE(line, in_flight ? "journal writes" : "journal writes urgent");
+    }
+    EXPECT_NE(std::ranges::find(story, "journal writes urgent"), story.end());
+    close(journal.sync_fd);
+}
+
 TEST(GroupCommit, AFailedSyncIsForGood) {
     ShardLoop loop;
     int pipe_ends[2];
