@@ -1,6 +1,7 @@
 #include "engine/shard.h"
 
 #include <cstdio>
+#include <cstdlib>
 
 #include <fmt/format.h>
 
@@ -85,6 +86,13 @@ Result<void> Shard::build() {
     log_ = std::move(*delivery_log);
     Journal::Options options;
     options.removed_from = [this](std::vector<int>& folders) { shared_.spool->active_folders(folders); };
+#ifdef POSTRIDER_CRASH_POINTS
+    // Rotation and compaction within the seconds that a campaign has.
+    if (const char* octets = std::getenv("POSTRIDER_SEGMENT_BYTES")) {
+        options.segment_bytes = std::strtoull(octets, nullptr, 10);
+        options.compact_above_bytes = 2 * options.segment_bytes;
+    }
+#endif
     auto journal = Journal::open(shared_.spool->journal(), reactor_->shard(),
                                  shared_.recovered->next_sequence(), std::move(options));
     if (!journal) return std::unexpected(journal.error());

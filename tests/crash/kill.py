@@ -14,7 +14,7 @@ import harness
 from journal_view import JournalView
 from ledger import Ledger
 from producer import Feeder, Producer
-from rig import Rig, Sink, drain, kill, median_and_worst, sanity, seed_of, until
+from rig import Rig, Sink, drain, kill, median_and_worst, now_us, sanity, seed_of, until
 
 BATCH = 25
 SHARDS = (1, 2, 3, 4)
@@ -44,7 +44,7 @@ class KillCampaign:
 
     def cycle(self):
         self.configure()
-        begun_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        begun_us = now_us()
         seen = self.sink.recipients()
         process = self.engine.start()
         # One kill in four comes at any moment from exec on, recovery included; the others when mail flows again.
@@ -56,7 +56,7 @@ class KillCampaign:
         sanity(process)
         kill(process)
         self.flying.append(len(self.journals.read()))
-        return begun_us, time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        return begun_us, now_us()
 
     def batch(self, cycles):
         runs = []

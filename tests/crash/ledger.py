@@ -52,7 +52,6 @@ class Ledger:
         self.engine = engine
         self.sink_lines, self.log_lines = Lines(sink.log_file), Lines(engine.log_file)
         self.totals = collections.Counter()
-        self.first_mail_us = []  # of each run: see begun()
         self.clear()
 
     def clear(self):
@@ -62,6 +61,7 @@ class Ledger:
         self.message_of = {}  # recipient: Message-ID
         self.safe = set()  # recipients whose files are durable for a producer's own sync
         self.taken = collections.Counter()  # recipient: times that the sink took it
+        self.taken_us = {}  # recipient: when it did so first (CLOCK_MONOTONIC)
         self.last_word = {}  # recipient: DELIVERED or FAILED
         self.flagged = set()
         self.mail_us = []
@@ -101,6 +101,7 @@ class Ledger:
                 if self.message_of.get(recipient) != key:
                     raise Broken(f"message {key} went to {recipient}, who was to have {self.message_of.get(recipient)}")
                 self.taken[recipient] += 1
+                self.taken_us.setdefault(recipient, event["mono_us"])
 
     def read_log(self):
         for record in self.log_lines.read():
@@ -137,11 +138,12 @@ class Ledger:
             raise Broken(f"{len(lost)} files have open recipients and left new/, but active/ holds {claimed}: {lost[:9]}")
         return len(open_files)
 
-    def settle(self, in_flight=None):
+    def settle(self, in_flight=None, only_safe=False):
         """The mail has ended. `in_flight`: how many recipients were in flight at the crashes since the last call; None
-        where it is not known. Adds to the totals and begins anew."""
+        where it is not known. `only_safe`: the disk lost what was not synced, so that only what the producer had synced
+        must be there. Adds to the totals and begins anew."""
         self.read()
-        if pending := self.pending():
+        if pending := self.safe - self.last_word.keys() if only_safe else self.pending():
             raise Broken(f"{len(pending)} lost: no last word of them, and the engine says that it is done: "
                          f"{sorted(pending)[:9]}")
         if left := self.engine.files_left():
@@ -151,23 +153,22 @@ class Ledger:
         delivered = {r for r, kind in self.last_word.items() if kind == DELIVERED}
         if lost := delivered - self.taken.keys():
             raise Broken(f"{len(lost)} lost: logged as delivered, never taken: {sorted(lost)[:9]}")
-        if ghosts := self.taken.keys() - delivered:
+        ghosts = self.taken.keys() - delivered
+        if ghosts := ghosts & self.safe if only_safe else ghosts:
             raise Broken(f"{len(ghosts)} were taken, and the log does not say so: {sorted(ghosts)[:9]}")
         repeated = {r for r, times in self.taken.items() if times > 1}
-        if silent := repeated - self.flagged:
-            self.silent(silent)
+        # A disk that loses what was not synced loses intents too.
+        if (silent := repeated - self.flagged) and not only_safe:
+            raise Broken(f"{len(silent)} duplicates without possible_duplicate: {sorted(silent)[:9]}")
         if in_flight is not None and len(self.flagged) > in_flight:
             raise Broken(f"{len(self.flagged)} are flagged, and {in_flight} were in flight")
         self.totals.update(
-            handed_in=len(self.message_of), delivered=len(delivered), failed=len(self.last_word) - len(delivered),
+            handed_in=len(self.last_word if only_safe else self.message_of), delivered=len(delivered), failed=len(self.last_word) - len(delivered),
             repeated=len(repeated), extra_copies=sum(self.taken.values()) - len(self.taken), flagged=len(self.flagged),
             in_flight=in_flight or 0)
         self.sink_lines.start_anew(truncate=True)
         self.log_lines.start_anew(truncate=False)
         self.clear()
-
-    def silent(self, repeated):
-        raise Broken(f"{len(repeated)} duplicates without possible_duplicate: {sorted(repeated)[:9]}")
 
     def report(self):
         t = self.totals

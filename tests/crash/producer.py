@@ -32,16 +32,18 @@ class Bodies:
 
 
 class Producer:
-    def __init__(self, spool, ledger, generator, *, per_file=60, sync=False, domains=DOMAINS, longest=60):
+    def __init__(self, spool, ledger, generator, *, per_file=60, sync=False, domains=DOMAINS, longest=60,
+                 most_recipients=3):
         self.spool, self.ledger, self.generator = spool, ledger, generator
         self.per_file, self.sync, self.domains, self.longest = per_file, sync, domains, longest
+        self.most_recipients = most_recipients
         self.bodies = Bodies()
         self.messages = self.files = 0
         self.tag = f"{generator.randrange(2**40):010x}"
 
     def recipients(self):
         chance = self.generator.random
-        count = 1 if chance() < 0.9 else 1 + int(chance() * 3)
+        count = 1 if chance() < 0.9 else 1 + int(chance() * self.most_recipients)
         for place in range(count):
             kind = chance()
             name = "no-" if kind < 0.02 else "later-" if kind < 0.03 else "r"
@@ -87,6 +89,7 @@ class Producer:
             file.flush()
             if self.sync:
                 os.fsync(file.fileno())
+        # Registered only when the disk has taken it: what a full disk refused was never handed over.
         self.ledger.handed_over(name, messages)
         os.rename(temporary, target)
         self.ledger.arrived(name)
@@ -107,8 +110,9 @@ def sync_folder(path):
 class Feeder(threading.Thread):
     """Keeps about `ahead` recipients in the spool that the sink has not seen yet, until it is stopped."""
 
-    def __init__(self, producer, seen, ahead):
+    def __init__(self, producer, seen, ahead, tolerant=False):
         super().__init__(daemon=True)
+        self.tolerant = tolerant  # of a disk that takes nothing
         self.producer, self.seen, self.ahead = producer, seen, ahead
         self.base, self.produced = seen(), 0
         self.go_on = threading.Event()
@@ -123,12 +127,21 @@ class Feeder(threading.Thread):
                     self.resting.set()
                     self.go_on.wait(0.05)
                 elif self.produced - (self.seen() - self.base) < self.ahead:
-                    self.produced += self.producer.put()
+                    self.produced += self.put()
                 else:
                     time.sleep(0.005)
         except Exception as error:  # shown by whoever joins it
             self.error = error
         self.resting.set()
+
+    def put(self):
+        try:
+            return self.producer.put()
+        except OSError:
+            if not self.tolerant:
+                raise
+            time.sleep(0.05)
+            return 0
 
     def feed(self):
         self.base, self.produced = self.seen(), 0

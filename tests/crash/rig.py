@@ -77,14 +77,15 @@ class Rig:
 
     def beneath(self, folder):
         """The same rig for an engine whose configuration, spool and log lie in `folder`."""
-        return types.SimpleNamespace(folder=pathlib.Path(folder), network=self.network, start=self.start, fail=self.fail)
+        return types.SimpleNamespace(folder=pathlib.Path(folder), network=self.network, start=self.start, fail=self.fail,
+                                     eventually=self.eventually)
 
 
 class Sink(receivers.Sink):
     """The sink with the counters that a producer watches and a hash of every content."""
 
-    def __init__(self, rig, *options):
-        super().__init__(rig, 1, "--hash", "--counters", rig.folder / "sink.counters", "--rule", REFUSE_RULE,
+    def __init__(self, rig, *options, number=1):
+        super().__init__(rig, number, "--hash", "--counters", rig.folder / "sink.counters", "--rule", REFUSE_RULE,
                          "--rule", LATER_RULE, *options, store=False)
         with open(rig.folder / "sink.counters", "rb") as file:
             self.counters = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
@@ -132,6 +133,11 @@ def sanity(process):
         raise Broken(f"the engine ended by itself with {process.child.returncode}: {process.text()[-2000:]}")
 
 
+def now_us():
+    """The clock of the sink's log."""
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+
+
 def seed_of(options):
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
     print(f"{options.campaign}: seed {seed}", flush=True)
@@ -153,3 +159,31 @@ def median_and_worst(numbers):
 
 def environment(**more):
     return {**os.environ, **more}
+
+
+class Disk:
+    """A file system of a given kind in a file, mounted by a loop device until the stack unwinds. Needs root."""
+
+    def __init__(self, stack, image, mount, make=None, size=0):
+        if os.getuid() != 0:
+            raise Skipped("loop devices need root")
+        if make and not shutil.which(make[0]):
+            raise Skipped(f"{make[0]} is missing: run tools/setup")
+        self.image, self.mount = pathlib.Path(image), pathlib.Path(mount)
+        if make:
+            with open(self.image, "wb") as file:
+                file.truncate(size)
+            command(*make, self.image)
+        self.mount.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(["mount", "-o", "loop", self.image, self.mount], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise Skipped(f"no loop mount: {done.stderr.strip()}")
+        stack.callback(self.unmount)
+
+    def unmount(self):
+        # Whoever holds it open has been ended; the last close may lag behind by a moment.
+        for _ in range(50):
+            if subprocess.run(["umount", self.mount], capture_output=True).returncode == 0:
+                return
+            time.sleep(0.1)
+        subprocess.run(["umount", "-l", self.mount], capture_output=True)

@@ -191,7 +191,7 @@ class Engine:
         self.config = self.folder / "postrider.toml"
         self.program = [PROGRAM]
         for name in ("tmp", "new"):
-            (self.spool / name).mkdir(parents=True)
+            (self.spool / name).mkdir(parents=True, exist_ok=True)
         self.write_config([f"{dns_address}:{dns_port}"], **settings)
 
     def write_config(self, dns, *, retry_after=("1s",), max_age="1h", prohibited=(), shutdown_timeout="5s",
