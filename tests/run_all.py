@@ -115,7 +115,8 @@ def unit_tests(folder, words=("",)):
     found = {}
     for test in listed(folder):
         program = pathlib.Path(test["cmd"][0])
-        if program.is_relative_to(ROOT / folder / "tests" / "unit") and any(word in test["name"] for word in words):
+        unit = program.is_relative_to(ROOT / folder / "tests" / "unit") or test["name"] == "crash-journal-mutants"
+        if unit and any(word in test["name"] for word in words):
             found[test["name"]] = program.relative_to(ROOT / folder)
     return found
 
@@ -125,9 +126,16 @@ def sanitized(tally, label, multiplier, words, **environment):
     folder, option = f"build-{label}", f"--{label}"
     if not build(tally, f"{label}-setup", [ROOT / "tools" / "build", "--configure", option]):
         return
-    tests = unit_tests(folder, words)
+    tests = unit_tests(folder, words)  # and the damaged journals, which a sanitizer should see
     if build(tally, label, ["ninja", "-C", folder, *tests.values()]):
         meson_test(tally, folder, f"{label}: ", "--timeout-multiplier", str(multiplier), *tests, **environment)
+
+
+def crash_program(tally):
+    """The program with crash points: the campaigns `points` and `io` of the release build's tests start it."""
+    folder = "build-crash"
+    return build(tally, "crash-setup", [ROOT / "tools" / "build", "--configure", "--crash-points"]) and \
+        build(tally, "crash", ["ninja", "-C", folder, "postrider"])
 
 
 def interrupted(*_):
@@ -150,6 +158,8 @@ def main():
         names = [t["name"] for t in listed("build") if any(word in t["name"] for word in options.names)]
         if options.names and not names:
             parser.error(f"no test is called {' or '.join(options.names)}")
+        if not options.names or any(name.startswith("crash-") for name in names):
+            crash_program(tally)
         meson_test(tally, "build", "", *sorted(set(names)))
         if not options.quick and not options.names:
             sanitized(tally, "asan", 4, ("",), UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1",

@@ -91,6 +91,7 @@ class DiskCampaign:
         # What was in memory of the failed writes is gone with the mount, as after a power cut.
         stack.close()
         Disk(stack, image, mount)
+        self.engine.write_config([f"127.0.0.1:{self.sink.dns_port}"], shaping=SHAPING)  # nobody had synced it
         drain(self.engine)
         self.ledger.settle(only_safe=True)
         return took

@@ -13,6 +13,7 @@ Recipients are unique over a campaign, so a recipient names its message.
 import collections
 import json
 import os
+import time
 
 from rig import Broken
 
@@ -106,6 +107,8 @@ class Ledger:
     def read_log(self):
         for record in self.log_lines.read():
             recipient, kind = record["recipient"], record["type"]
+            if kind == "Rejection":
+                continue  # of what a campaign gave to be refused
             if recipient not in self.message_of:
                 raise Broken(f"the delivery log speaks of a stranger: {record}")
             if record.get("possible_duplicate"):
@@ -151,6 +154,11 @@ class Ledger:
         if bad := list((self.engine.spool / "bad").iterdir()):
             raise Broken(f"good files were refused: {bad[:9]}")
         delivered = {r for r, kind in self.last_word.items() if kind == DELIVERED}
+        # The sink writes its log some time after it has answered.
+        end = time.monotonic() + 10
+        while delivered - self.taken.keys() and time.monotonic() < end:
+            time.sleep(0.02)
+            self.read_sink()
         if lost := delivered - self.taken.keys():
             raise Broken(f"{len(lost)} lost: logged as delivered, never taken: {sorted(lost)[:9]}")
         ghosts = self.taken.keys() - delivered

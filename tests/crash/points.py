@@ -21,7 +21,7 @@ from rig import Broken, Rig, Sink, Skipped, drain, environment, kill, seed_of
 CRASH_PROGRAM = harness.ROOT / "build-crash" / "postrider"
 SETTLE_EVERY = 12
 SHAPING = '["default"]\nconnection_limit = 4\n'
-SEGMENT = str(24 << 10)
+SEGMENT = str(4 << 10)
 # No engine of this version writes `file_done`, so none finds a file of which nothing is left.
 UNREACHED = {"recovery.nothing_left"}
 
@@ -54,7 +54,7 @@ class PointsCampaign:
         self.ledger = Ledger(self.engine, self.sink)
         self.producer = Producer(self.engine.spool, self.ledger, self.generator, per_file=20)
         self.journals = JournalView(self.engine.spool / "journal")
-        self.kills, self.hits_of, self.refused = 0, {}, 0
+        self.kills, self.hits_of, self.refused, self.orphans = 0, {}, 0, 0
 
     # ---- what a point needs
 
@@ -63,19 +63,18 @@ class PointsCampaign:
             self.producer.put()
         if name.startswith("bad."):
             self.refused += 1
-            self.engine.put(f"refused-{self.refused}.eml", b"\0" + os.urandom(300))
-            self.engine.put(f"half-{self.refused}.bsmtp", self.half_refused())
+            self.engine.put(f"refused-{self.refused}.eml", b"\0 refused %d-0;\n" % self.refused)
+            self.engine.put(f"half-{self.refused}.bsmtp", self.refused_messages())
         if name.startswith(("journal.rotate", "journal.compact", "journal.remove", "journal.segment")):
-            for _ in range(20):
+            for _ in range(30):
                 self.producer.put()
         if name.startswith("recovery."):
             self.leave_something()
 
-    @staticmethod
-    def half_refused():
-        """A batch of refused messages: their recipients are strangers to the ledger."""
-        return b"".join(f"MAIL FROM:<a@sender.test>\nRCPT TO:<refused{n}@d1.test>\nDATA\nSubject: x\n\na\0b\n.\n".encode()
-                        for n in range(3))
+    def refused_messages(self):
+        """A batch of nothing else: their recipients are strangers to the ledger."""
+        return b"".join(b"MAIL FROM:<a@sender.test>\nRCPT TO:<refused@d1.test>\nDATA\nSubject: refused %d-%d;\n\na\0b\n.\n"
+                        % (self.refused, n) for n in (1, 2, 3))
 
     def leave_something(self):
         """An engine that was killed, and a tail that the power cut tore."""
@@ -97,10 +96,10 @@ class PointsCampaign:
 
     def attempt(self, name, hit, patience):
         process = self.engine.start(environment=self.variables(POSTRIDER_CRASH_AT=f"{name}:{hit}"))
-        end = time.monotonic() + patience
+        end, seen = time.monotonic() + patience, self.sink.recipients()
         while process.alive() and time.monotonic() < end:
             time.sleep(0.01)
-            if name == "log.reopened":
+            if name == "log.reopened" and self.sink.recipients() > seen:  # it knows the signal by now
                 process.signal(signal.SIGHUP)
         reached = not process.alive()
         if reached and process.child.returncode != -signal.SIGKILL:
@@ -130,12 +129,10 @@ class PointsCampaign:
         self.producer.files += 1
         key, recipients, header, body = self.producer.message()
         content = header + self.producer.bodies.plain[body]
-        source = self.rig.folder / "sent.eml"
-        source.write_bytes(harness.eml("news@sender.test", recipients, content))
         before = set((self.engine.spool / "new").rglob("*.eml"))
         digest = self.producer.content_hash(header, body)
-        done = subprocess.run([self.program, "send", "--config", self.engine.config, source], capture_output=True,
-                              env=self.variables(POSTRIDER_CRASH_AT=f"{name}:1"), stdin=subprocess.DEVNULL)
+        done = subprocess.run([self.program, "send", "--spool", self.engine.spool, "-f", "news@sender.test", *recipients],
+                              capture_output=True, input=content, env=self.variables(POSTRIDER_CRASH_AT=f"{name}:1"))
         if done.returncode != -signal.SIGKILL:
             raise Broken(f"{name}: send ended with {done.returncode}: {done.stderr[-500:]}")
         arrived = set((self.engine.spool / "new").rglob("*.eml")) - before
@@ -153,16 +150,23 @@ class PointsCampaign:
         self.journals.clear()
 
     def check_bad(self):
-        """Whatever was refused lies there once, with its reason; then it is cleared away."""
+        """Whatever was refused lies there with its reason; then it is cleared away. Its name may be lost with the record
+        of its claim: it is known by what is in it."""
         bad = self.engine.spool / "bad"
-        names = {p.name for p in bad.iterdir()}
-        for number in range(1, self.refused + 1):
-            wanted = {f"refused-{number}.eml", *(f"half-{number}.bsmtp.{n}.eml" for n in (1, 2, 3))}
-            if missing := {w for w in wanted if w not in names or w + ".reason" not in names}:
-                raise Broken(f"refused, and not in bad/ with a reason: {sorted(missing)}; there is {sorted(names)}")
-            names -= wanted | {w + ".reason" for w in wanted}
-        if strays := {n for n in names if not n.startswith(".")}:
-            raise Broken(f"strays in bad/: {sorted(strays)}")
+        wanted = {b"refused %d-%d;" % (number, part) for number in range(1, self.refused + 1) for part in range(4)}
+        found = set()
+        for path in bad.iterdir():
+            # A reason is written before its file comes: a kill between leaves it alone, and the next one gets a number.
+            if path.suffix == ".reason" or path.name.startswith("."):
+                self.orphans += not path.with_suffix("").exists()
+                continue
+            content = path.read_bytes()
+            marks = {mark for mark in wanted if mark in content}
+            if not marks or not path.with_name(path.name + ".reason").exists():
+                raise Broken(f"bad/{path.name} is a stray, or has no reason: {content[:200]!r}")
+            found |= marks
+        if missing := wanted - found:
+            raise Broken(f"refused, and not in bad/: {sorted(missing)}; there is {sorted(p.name for p in bad.iterdir())}")
         for path in bad.iterdir():
             path.unlink()
         self.refused = 0
