@@ -137,11 +137,6 @@ def linked_meanwhile(case, path):
     quietly(os.unlink, aside(path) + b".link")
 
 
-def closed_to_us(case, path):
-    write(path, case.content())
-    quietly(os.chmod, path, 0)
-
-
 def touched(case, path):
     write(path, case.content(lines=BIG))
     for _ in range(10):
@@ -180,7 +175,7 @@ RACES = [
     (overwritten, (BAD, DELIVERED)), (grown_then_cut, (BAD, DELIVERED)), (taken_away, (GONE, DELIVERED)),
     (taken_back, (GONE, DELIVERED)), (renamed, (BAD, DELIVERED)), (replaced, (DELIVERED, BAD)),
     (replaced_by_a_link, (BAD, DELIVERED)), (link_then_file, (BAD, DELIVERED)), (fifo_then_file, (BAD, DELIVERED)),
-    (linked_meanwhile, (BAD, DELIVERED)), (closed_to_us, (BAD, DELIVERED)), (touched, (BAD, DELIVERED)),
+    (linked_meanwhile, (BAD, DELIVERED)), (touched, (BAD, DELIVERED)),
     (in_place, (DELIVERED, BAD)), (in_place_twice, (DELIVERED, BAD)),
 ]
 
