@@ -101,7 +101,7 @@ def write_docs(path, text):
         raise ValueError(f"{path} has not exactly one pair of markers")
     head, rest = page.split(BEGIN)
     tail = rest.split(END)[1]
-    pathlib.Path(path).write_text(f"{head}{BEGIN}\n{text.strip()}\n{END}{tail}", encoding="utf-8")
+    pathlib.Path(path).write_text(f"{head}{BEGIN}\n\n{text.strip(chr(10))}\n\n{END}{tail}", encoding="utf-8")
 
 
 def document(facts, command, medians, order, verdicts, workloads):

@@ -37,6 +37,10 @@ class Figures:
         return self.medians[workload, "engine"]["steady_msg_s"]
 
 
+def missed(share):
+    return f"{MISSED} by {share * 100:.0f} %" if share >= 0.01 else f"{MISSED} by {share * 100:.1f} %"
+
+
 def at_most(what, ratio, target, words, least=None):
     text = f"at most {target:.2f} {words}"
     if least:
@@ -46,12 +50,12 @@ def at_most(what, ratio, target, words, least=None):
     elif least and ratio <= least:
         word = f"{LEAST}, target missed by {(ratio / target - 1) * 100:.0f} %"
     else:
-        word = f"{MISSED} by {(ratio / (least or target) - 1) * 100:.0f} %"
+        word = missed(ratio / (least or target) - 1)
     return Verdict(what, text, f"{ratio:.2f}", word)
 
 
 def at_least(what, value, target, text, shown):
-    word = MET if value >= target else f"{MISSED} by {(1 - value / target) * 100:.0f} %"
+    word = MET if value >= target else missed(1 - value / target)
     return Verdict(what, text, shown, word)
 
 
