@@ -21,6 +21,14 @@ def options_of(build):
     return {option["name"]: option["value"] for option in json.loads(done.stdout)}
 
 
+def source_of(build, otherwise):
+    """The tree that a folder builds."""
+    try:
+        return json.loads((build / "meson-info" / "meson-info.json").read_text())["directories"]["source"]
+    except (OSError, KeyError, ValueError):
+        return otherwise
+
+
 def native_files_of(build, root, tree):
     """The machine files that a folder was configured with; those of the repository are taken from `tree`."""
     parser = configparser.ConfigParser(interpolation=None)

@@ -54,7 +54,7 @@ WORKLOADS = {w.name: w for w in (
              peers=True),
     Workload("1k", "1 KiB", size=KIB),
     Workload("100k", "100 KiB", size=100 * KIB, share=0.2),
-    Workload("one-file", "one .eml file for each message", format="eml", share=0.5, quick=True, limits=()),
+    Workload("one-file", "one .eml file for each message", format="eml", share=0.25, quick=True, limits=()),
     Workload("one-domain", "one domain", domains=1, sites=1, quick=True, limits=()),
     Workload("many-domains", "100,000 domains on 1,000 sites", domains=100_000, sites=1000, share=2.0, limits=()),
     Workload("spread", "each of the 50 sites at an address of its own", spread=True, limits=()),
