@@ -21,9 +21,9 @@ constexpr uint64_t kConnectionBytes = 40 * 1024;
 // would wait for ever.
 constexpr uint64_t kRecordsLeast = 16 * 1024;
 
-HoldTable::Verdict judge(const HoldTable& holds, Site& site) {
+HoldTable::Verdict judge(const HoldTable& holds, Site& site, MonoNs now) {
     auto verdict = holds.of_site(site.name());
-    for (const auto& provider : site.view()->paths.front().providers) verdict.join(holds.of_provider(provider.name));
+    for (const auto& provider : site.view(now)->paths.front().shaping.providers) verdict.join(holds.of_provider(provider.name));
     return verdict;
 }
 
@@ -390,7 +390,7 @@ void Shard::set_holds(std::shared_ptr<const HoldTable> holds) {
 }
 
 HoldTable::Verdict Shard::judge_site(const HoldTable& holds, SiteId site) {
-    return judge(holds, shared_.sites.at(site));
+    return judge(holds, shared_.sites.at(site), reactor_->now_ns());
 }
 
 void Shard::try_now(SiteId site) {
@@ -400,14 +400,14 @@ void Shard::try_now(SiteId site) {
 }
 
 bool Shard::suspended(Site& site) {
-    return holds_ && holds_->speaks_of_sites() && judge(*holds_, site).suspended;
+    return holds_ && holds_->speaks_of_sites() && judge(*holds_, site, reactor_->now_ns()).suspended;
 }
 
 bool Shard::take_held(RecordId id, Site* site) {
     if (!holds_) return false;
     const Record& record = shared_.arena[id];
     auto verdict = holds_->of(record.domain, record.campaign, record.tenant);
-    if (site && holds_->speaks_of_sites()) verdict.join(judge(*holds_, *site));
+    if (site && holds_->speaks_of_sites()) verdict.join(judge(*holds_, *site, reactor_->now_ns()));
     if (verdict.dies(shared_.files[record.file].created_s)) {
         cancel(id);
         return true;

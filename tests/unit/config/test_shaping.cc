@@ -487,5 +487,68 @@ TEST_F(ShapingTest, ProblemsComeInFileOrder) {
     EXPECT_EQ(loaded.problems[1].line, 4U);
 }
 
+// A file as KumoMTA's documentation of the schema has them (docs.kumomta.com/userguide/configuration/trafficshaping): what we
+// do not enforce yet warns, nothing is an error, and what we do enforce holds.
+TEST_F(ShapingTest, AFileWrittenForKumoMtaLoads) {
+    const auto loaded = shape({R"toml(
+["default"]
+connection_limit = 10
+max_connection_rate = "100/min"
+max_deliveries_per_connection = 100
+max_message_rate = "100/s"
+idle_timeout = "60s"
+data_timeout = "30s"
+data_dot_timeout = "600s"
+enable_tls = "Opportunistic"
+consecutive_connection_failures_before_delay = 100
+
+[["default".automation]]
+regex = [
+    '/Messages from \d+\.\d+\.\d+\.\d+ temporarily deferred/',
+    "/All messages from .* will be permanently deferred/",
+]
+action = "Suspend"
+duration = "2 hours"
+
+[provider."bigmail"]
+match = [{MXSuffix=".bigmail.example"}, {HostName="mx.big.example"}]
+provider_connection_limit = 30
+provider_max_message_rate = "local:1,000/min,max_burst=10"
+max_deliveries_per_connection = 20
+
+[provider."bigmail".sources."ip-1"]
+provider_connection_limit = 3
+
+["big.example"]
+mx_rollup = true
+max_deliveries_per_connection = 10
+
+[["big.example".automation]]
+regex = "too many connections"
+action = [{SetConfig={name="connection_limit", value=1}}]
+trigger = {Threshold="10/hr"}
+duration = "90m"
+
+["big.example".sources."ip-1"]
+max_message_rate = "3/s"
+
+["alone.example"]
+mx_rollup = false
+replace_base = true
+connection_limit = 1
+)toml"});
+    for (const auto& problem : loaded.problems) EXPECT_EQ(problem.severity, Severity::warning) << problem.to_string();
+    EXPECT_THAT(faults(loaded.problems), IsEmpty());
+    const std::vector<std::string> hosts = {"mx1.bigmail.example", "mx.big.example"};
+    const auto path = loaded.rules.effective("big.example", "site", hosts, "ip-1");
+    EXPECT_EQ(path.connection_limit.value, 10u);
+    EXPECT_EQ(path.max_deliveries_per_connection.value, 10u);
+    EXPECT_EQ(path.max_message_rate.value, (Rate{3, 1, {}}));
+    ASSERT_EQ(path.providers.size(), 1u);
+    EXPECT_EQ(path.providers[0].connection_limit.value, 3u);
+    EXPECT_EQ(path.providers[0].max_message_rate.value, (Rate{1'000, 60, 10}));
+    EXPECT_EQ(path.idle_timeout.value, 60'000);
+}
+
 }  // namespace
 }  // namespace postrider
