@@ -66,8 +66,8 @@ TEST(GroupCommit, ReleasesComeInOrderAfterAllParticipantsInTheirOrder) {
     EXPECT_TRUE(released.empty());
     ASSERT_TRUE(loop.run_until([&] { return commit.idle(); }));
     EXPECT_EQ(released, (std::vector<Release>{{1, 2, 3}, {4, 5, 6}}));
-    EXPECT_EQ(story, (std::vector<std::string>{"log begins", "journal begins", "log ends",
-                                               "journal ends", "released"}));
+    EXPECT_EQ(story, (std::vector<std::string>{"log writes", "journal writes", "log begins", "journal begins",
+                                               "log ends", "journal ends", "released"}));
     close(log.sync_fd);
 }
 
@@ -229,7 +229,8 @@ TEST(GroupCommit, AFailedSyncIsForGood) {
     }
     EXPECT_EQ(failures, std::vector<int>{EINVAL});
     EXPECT_EQ(released, 0u);
-    EXPECT_EQ(story, (std::vector<std::string>{"log begins", "journal begins"}));
+    EXPECT_EQ(story, (std::vector<std::string>{"log writes", "journal writes", "log begins",
+                                               "journal begins"}));
     close(pipe_ends[0]);
     close(pipe_ends[1]);
 }

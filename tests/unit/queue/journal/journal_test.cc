@@ -123,7 +123,7 @@ TEST(Journal, CompactionCopiesWhatIsLiveAndDropsTheOldest) {
 
 TEST(Journal, CompactionLeavesOutWhatAFinalResultOutranks) {
     auto options = small_segments();
-    options.compact_above_bytes = 32 << 10;
+    options.compact_above_bytes = 24 << 10;
     options.undecided = [](FileId, uint32_t place, uint32_t) { return place != 1; };
     Fixture f(options);
     f.journal->claim({7, 1, 1, 1, SpoolForm::batch, "kept.bsmtp"});
@@ -151,7 +151,7 @@ TEST(Journal, CompactionLeavesOutWhatAFinalResultOutranks) {
 
 TEST(Journal, ASegmentThatCannotBeReadWholeIsNotDropped) {
     auto options = small_segments();
-    options.compact_above_bytes = 32 << 10;
+    options.compact_above_bytes = 24 << 10;
     Fixture f(options);
     f.journal->claim({7, 1, 1, 1, SpoolForm::eml, "kept.eml"});
     f.settle();
