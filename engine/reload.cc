@@ -1,5 +1,6 @@
 #include "engine/reload.h"
 
+#include <algorithm>
 #include <vector>
 
 #include <fmt/format.h>

@@ -23,7 +23,8 @@ constexpr uint64_t kRecordsLeast = 16 * 1024;
 
 HoldTable::Verdict judge(const HoldTable& holds, Site& site, MonoNs now) {
     auto verdict = holds.of_site(site.name());
-    for (const auto& provider : site.view(now)->paths.front().shaping.providers) verdict.join(holds.of_provider(provider.name));
+    const auto view = site.view(now);
+    for (const auto& provider : view->paths.front().shaping.providers) verdict.join(holds.of_provider(provider.name));
     return verdict;
 }
 

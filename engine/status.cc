@@ -1,5 +1,7 @@
 #include "engine/status.h"
 
+#include "engine/admin_queue.h"
+
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -69,6 +71,8 @@ json status_json(Engine& engine, int64_t started_s) {
                         {"opened", line.opened}});
     }
     status["sites"] = told;
+    status["holds"] = json::array();
+    for (const Hold& hold : engine.control().holds()) status["holds"].push_back(hold_json(hold));
     status["parked"] = parked;
     return status;
 }
