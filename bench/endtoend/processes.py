@@ -192,6 +192,13 @@ class Child:
             self.group.remove()
             self.group = None
 
+    def finish(self):
+        """wait() and close(), closed also when the waiting is interrupted."""
+        try:
+            return self.wait()
+        finally:
+            self.close()
+
     def stop(self):
         """SIGTERM, then the same as wait()."""
         if not self.ended():

@@ -91,9 +91,7 @@ class Program(Case):
             try:
                 command = self.command(folder, workload, messages, sink)
                 with open(folder / "sender.out", "wb") as output:
-                    child = Child(command, self.cores(workload), output, self.bench.options.timeout)
-                    usage = child.wait()
-                    child.close()
+                    usage = Child(command, self.cores(workload), output, self.bench.options.timeout).finish()
             finally:
                 sink_usage, counted = sink.finish()
             said = (folder / "sender.out").read_text(errors="replace")[-2000:]
@@ -113,9 +111,7 @@ class Program(Case):
             try:
                 command = ["perf", "stat", "-x,", "-e", PERF_EVENT, "-o", folder / "perf",
                            *self.command(folder, workload, messages, sink)]
-                child = Child(command, self.cores(workload), subprocess.DEVNULL, self.bench.options.timeout)
-                child.wait()
-                child.close()
+                Child(command, self.cores(workload), subprocess.DEVNULL, self.bench.options.timeout).finish()
             finally:
                 sink.finish()
             calls = perf_count(folder / "perf")
@@ -176,10 +172,8 @@ class Files(Case):
             folder = pathlib.Path(name)
             fill_spool(self.bench, folder, workload, messages)
             with open(folder / "files.out", "wb") as output:
-                child = Child([self.bench.build / "bench" / "file-costs", folder / "spool"], 0, output,
-                              self.bench.options.timeout)
-                usage = child.wait()
-                child.close()
+                usage = Child([self.bench.build / "bench" / "file-costs", folder / "spool"], 0, output,
+                              self.bench.options.timeout).finish()
             said = (folder / "files.out").read_text(errors="replace")
         if usage["code"] != 0:
             return {"ok": False, "wrong": f"file-costs: exit code {usage['code']}: {said.strip()[-500:]}"}
