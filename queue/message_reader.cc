@@ -133,7 +133,7 @@ Result<void> MessageReader::load_indexed(const Record& record, LoadedMessage& me
     if (record.place <= sizeof(IndexHeader) / kIndexUnit) return fail("index is damaged", ESTALE);
     const int index = message.open->index.get();
     const uint64_t offset = (uint64_t{record.place} - 1) * kIndexUnit;
-    auto octets = blocks_.at(index, message.open->id, offset);
+    auto octets = blocks_.at(index, message.open->file.id, offset);
     if (!octets) return std::unexpected(octets.error());
     constexpr size_t kAt = sizeof(RecipientEntry);
     MessageEntry entry;

@@ -13,10 +13,8 @@ Journal::Journal(int directory, ShardId shard, uint64_t sequence, Options option
     : directory_(directory),
       shard_(shard),
       options_(std::move(options)),
-      next_sequence_(sequence) {
-    intents_.octets.resize(kWriteAt);
-    others_.octets.resize(2 * kWriteAt);
-}
+      next_sequence_(sequence),
+      buffer_(2 * kWriteAt) {}
 
 Result<std::unique_ptr<Journal>> Journal::open(int directory, ShardId shard, uint64_t sequence,
                                                Options options) {
@@ -86,14 +84,13 @@ void Journal::adopt(OldSegment segment) {
 
 // --- Appending
 
-RecordBuffer Journal::room(Gathered& gathered) {
-    if (gathered.octets.size() - gathered.size < kRecordSizeMax)
-        gathered.octets.resize(2 * gathered.octets.size());
-    return RecordBuffer(gathered.octets.data() + gathered.size, kRecordSizeMax);
+RecordBuffer Journal::room() {
+    if (buffer_.size() - gathered_ < kRecordSizeMax) buffer_.resize(2 * buffer_.size());
+    return RecordBuffer(buffer_.data() + gathered_, kRecordSizeMax);
 }
 
-void Journal::appended(Gathered& gathered, size_t size, FileId file) {
-    gathered.size += size;
+void Journal::appended(size_t size, FileId file) {
+    gathered_ += size;
     ++records_;
     if (file == last_file_) return;
     last_file_ = file;
@@ -101,7 +98,7 @@ void Journal::appended(Gathered& gathered, size_t size, FileId file) {
 }
 
 void Journal::claim(const ClaimFacts& facts) {
-    appended(others_, encode_claim(seed_, facts, room(others_)), facts.file);
+    appended(encode_claim(seed_, facts, room()), facts.file);
 }
 
 void Journal::intent(const IntentFacts& facts) {
@@ -112,15 +109,13 @@ void Journal::intent(const IntentFacts& facts) {
 }
 
 void Journal::result(const ResultFacts& facts) {
-    appended(others_, encode_result(seed_, facts, room(others_)), facts.file);
+    appended(encode_result(seed_, facts, room()), facts.file);
 }
 
-void Journal::file_done(FileId file) {
-    appended(others_, encode_file_done(seed_, file, room(others_)), file);
-}
+void Journal::file_done(FileId file) { appended(encode_file_done(seed_, file, room()), file); }
 
 void Journal::append_mark(RecordKind kind) {
-    others_.size += encode_mark(seed_, kind, synced_, room(others_));
+    gathered_ += encode_mark(seed_, kind, synced_, room());
     marked_ = synced_;
 }
 
@@ -262,7 +257,7 @@ uint64_t Journal::live_octets() const {
         return static_cast<double>(size) * static_cast<double>(segment.files.size()) /
                static_cast<double>(segment.files_ever);
     };
-    double sum = live_part(current_, written_ + gathered());
+    double sum = live_part(current_, written_ + gathered_);
     for (const auto& segment : old_) sum += live_part(segment, segment.size);
     return static_cast<uint64_t>(sum);
 }
@@ -332,7 +327,7 @@ void Journal::copy_if_live(const Segment& from, const JournalRecord& record) {
     if (supersedable && options_.undecided &&
         !options_.undecided(record.file, record.place, record.recipient))
         return;
-    appended(others_, encode_record(seed_, record, room(others_)), record.file);
+    appended(encode_record(seed_, record, room()), record.file);
 }
 
 }  // namespace postrider
