@@ -175,6 +175,7 @@ Result<std::unique_ptr<Engine>> Engine::start(Config config) {
     if (!scratch) return std::unexpected(scratch.error());
     shared.files.spill_names_to(std::move(*scratch));
     if (auto recovered = recover(shared, engine->report_); !recovered) return std::unexpected(recovered.error());
+    if (auto mended = DeliveryLog::mend(shared.config.server.log); !mended) return std::unexpected(mended.error());
     if (auto started = engine->start_shards(); !started) return std::unexpected(started.error());
     return engine;
 }

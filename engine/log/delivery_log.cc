@@ -26,19 +26,22 @@ Result<void> end_with_a_line(int fd, uint64_t size) {
 
 }  // namespace
 
-Result<void> DeliveryLog::cut_torn_line() const {
-    const std::filesystem::path path(path_);
+Result<void> DeliveryLog::mend(const std::string& name) {
+    const std::filesystem::path path(name);
+    auto told = [&](const Error& error) { return fail("delivery log " + name + ": " + error.text, error.code); };
     auto dir = files::open_directory(AT_FDCWD, path.has_parent_path() ? path.parent_path().string() : ".", false);
-    if (!dir) return std::unexpected(dir.error());
-    auto fd = files::open_beneath(dir->get(), path.filename().string(), O_RDWR);
-    if (!fd) return std::unexpected(fd.error());
+    if (!dir) return told(dir.error());
+    auto fd = files::open_beneath(dir->get(), path.filename().string(), O_RDWR | O_NONBLOCK);
+    if (!fd) return fd.error().code == ENOENT ? Result<void>() : told(fd.error());
     auto status = files::status(fd->get());
-    if (!status) return std::unexpected(status.error());
+    if (!status) return told(status.error());
+    if (!S_ISREG(status->st_mode) || status->st_size == 0) return {};
     const auto size = static_cast<uint64_t>(status->st_size);
     char last = 0;
-    if (size > 0)
-        if (auto got = files::read_at(fd->get(), &last, 1, size - 1); !got) return std::unexpected(got.error());
-    return size == 0 || last == '\n' ? Result<void>() : end_with_a_line(fd->get(), size);
+    if (auto got = files::read_at(fd->get(), &last, 1, size - 1); !got) return told(got.error());
+    if (last == '\n') return {};
+    auto ended = end_with_a_line(fd->get(), size);
+    return ended ? ended : told(ended.error());
 }
 
 Result<DeliveryLog::Target> DeliveryLog::open_target() const {
@@ -63,9 +66,6 @@ Result<std::unique_ptr<DeliveryLog>> DeliveryLog::open(std::string path) {
     std::unique_ptr<DeliveryLog> log(new DeliveryLog(std::move(path)));
     auto target = log->open_target();
     if (!target) return std::unexpected(target.error());
-    if (target->regular)
-        if (auto cut = log->cut_torn_line(); !cut)
-            return fail("delivery log " + log->path_ + ": " + cut.error().text, cut.error().code);
     log->target_ = std::move(*target);
     return log;
 }

@@ -89,6 +89,9 @@ class LogFormatter {
 
 class DeliveryLog final : public CommitParticipant {
   public:
+    // Cuts a line that a crash has torn off the end of a log that an earlier run left. Before any writer opens it: a line
+    // under way would be cut too.
+    static Result<void> mend(const std::string& path);
     // Made with mode 0640 when missing; its directory must be there. A symbolic link is refused.
     static Result<std::unique_ptr<DeliveryLog>> open(std::string path);
 
@@ -131,7 +134,6 @@ class DeliveryLog final : public CommitParticipant {
 
     explicit DeliveryLog(std::string path) : path_(std::move(path)) {}
     Result<Target> open_target() const;
-    Result<void> cut_torn_line() const;
 
     std::string path_;
     Target target_;

@@ -146,7 +146,8 @@ TEST_F(BacklogTest, WhatIsTooOldExpiresWhereverItRests) {
     const RecordId parked = accept({.domain = 2, .file = old});
     const RecordId young = accept({.domain = 2});
     ASSERT_TRUE(loop_.run_until([&] { return owner_.expired.size() == 2; }));
-    EXPECT_THAT(owner_.expired, ElementsAre(deferred, parked));
+    EXPECT_THAT(owner_.expired, ElementsAre(deferred, parked)) << "also in a park";
+    ASSERT_TRUE(loop_.run_until([&] { return !owner_.announced.empty(); }));
     EXPECT_THAT(pull_announced(), ElementsAre(young));
     EXPECT_EQ(backlog_->counts().ready, 0u);
     EXPECT_EQ(backlog_->counts().deferred, 0u);

@@ -317,12 +317,13 @@ TEST(DeliveryLog, ReopenLeavesNothingUnsyncedBehind) {
 }
 
 // A write that kill -9 tore: the fragment goes, and the next line is whole.
-TEST(DeliveryLog, ATornLastLineIsCutWhenTheLogIsOpened) {
+TEST(DeliveryLog, ATornLastLineIsCutBeforeTheLogIsOpened) {
     for (const std::string torn : {R"({"type":"Deli)", R"({"type":"Delivery","id":"0")"}) {
         for (const std::string before : {"", "{\"type\":\"Bounce\"}\n"}) {
             Folder dir;
             const std::string path = dir / "delivery.jsonl";
             std::ofstream(path) << before << torn;
+            ASSERT_TRUE(DeliveryLog::mend(path));
             auto log = std::move(*DeliveryLog::open(path));
             log->append(LogRecord{});
             commit(*log, 1);
@@ -337,6 +338,7 @@ TEST(DeliveryLog, OctetsThatAreNoTornLineOfOursAreKept) {
     Folder dir;
     const std::string path = dir / "delivery.jsonl";
     std::ofstream(path) << std::string(300'000, 'x');
+    ASSERT_TRUE(DeliveryLog::mend(path));
     auto log = std::move(*DeliveryLog::open(path));
     log->append(LogRecord{});
     commit(*log, 1);
