@@ -21,6 +21,17 @@ std::optional<Config> load_or_explain(const std::string& given) {
     return std::move(loaded.config);
 }
 
+std::optional<Config> load_to_ask(const std::string& given) {
+    const std::string path = config_path(given);
+    auto loaded = load_config(path);
+    std::erase_if(loaded.problems, [&](const ConfigProblem& problem) {
+        return problem.file != path || problem.severity != Severity::error;
+    });
+    for (const auto& problem : loaded.problems) std::fprintf(stderr, "%s\n", problem.to_string().c_str());
+    if (!loaded.ok()) return std::nullopt;
+    return std::move(loaded.config);
+}
+
 std::string local_time(int64_t seconds) {
     const std::time_t time = seconds;
     std::tm parts{};

@@ -14,6 +14,10 @@ std::string config_path(const std::string& given);
 // Loads it and prints every problem to stderr; empty when there are errors.
 std::optional<Config> load_or_explain(const std::string& given);
 
+// For a command that asks a running engine: only errors of the main file, which says where it listens, are in the way. An
+// operator whose shaping file is broken must still get answers.
+std::optional<Config> load_to_ask(const std::string& given);
+
 // "2026-11-26 05:03:11 +0000", of seconds since 1970.
 std::string local_time(int64_t seconds);
 

@@ -57,13 +57,16 @@ int run_explain(int argc, char** argv) {
     int code = 0;
     app.add_option("domain", asked.what, "Recipient domain")->required();
     if (!parse(app, argc, argv, asked, code)) return code;
-    const auto config = load_or_explain(asked.config);
+    const auto config = load_to_ask(asked.config);
     if (!config) return kExitUsage;
     auto selection = selection_of("domain", asked.what);
     if (!selection) return tell_error("explain", {EINVAL, selection.error().text});
     auto answer = admin_get(config->server.admin, "/explain?domain=" + query_value(selection->name));
-    if (!answer && answer.error().code == ENOTCONN)
-        return tell("explain", asked, explain_files(*config, selection->name).dump() + "\n", explain_text);
+    if (!answer && answer.error().code == ENOTCONN) {
+        const auto files = load_or_explain(asked.config);
+        if (!files) return kExitUsage;
+        return tell("explain", asked, explain_files(*files, selection->name).dump() + "\n", explain_text);
+    }
     if (!answer) return tell_error("explain", answer.error());
     return tell("explain", asked, *answer, explain_text);
 }
@@ -77,7 +80,7 @@ int run_why(int argc, char** argv) {
     app.add_option("what", asked.what, "A recipient domain; a name without a dot is a campaign's")->required();
     app.add_flag("--campaign", campaign, "It is a campaign, whatever its name looks like");
     if (!parse(app, argc, argv, asked, code)) return code;
-    const auto config = load_or_explain(asked.config);
+    const auto config = load_to_ask(asked.config);
     if (!config) return kExitUsage;
     campaign |= asked.what.find('.') == std::string::npos;
     auto answer = admin_get(config->server.admin,

@@ -138,7 +138,7 @@ int run_queue(int argc, char** argv) {
         return app.exit(error) == 0 ? 0 : kExitUsage;
     }
     if (!options.for_text.empty() && options.action != "suspend") return tell_error({EINVAL, "--for goes with suspend"});
-    auto config = load_or_explain(options.config);
+    auto config = load_to_ask(options.config);
     if (!config) return kExitUsage;
     return options.action == "list" ? list(*config, options) : order(*config, options);
 }

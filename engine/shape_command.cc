@@ -105,7 +105,7 @@ int run_shape(int argc, char** argv) {
     } catch (const CLI::ParseError& error) {
         return app.exit(error) == 0 ? 0 : kExitUsage;
     }
-    auto config = load_or_explain(options.config);
+    auto config = load_to_ask(options.config);
     if (!config) return kExitUsage;
     return options.action == "show" ? show(*config, options) : change(*config, options);
 }
@@ -121,7 +121,7 @@ int run_reload(int argc, char** argv) {
     } catch (const CLI::ParseError& error) {
         return app.exit(error) == 0 ? 0 : kExitUsage;
     }
-    auto config = load_or_explain(path);
+    auto config = load_to_ask(path);
     if (!config) return kExitUsage;
     auto answer = admin_post(config->server.admin, "/reload", "{}");
     if (!answer) {

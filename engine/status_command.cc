@@ -21,7 +21,7 @@ int run_status(int argc, char** argv) {
     } catch (const CLI::ParseError& error) {
         return app.exit(error) == 0 ? 0 : kExitUsage;
     }
-    auto config = load_or_explain(path);
+    auto config = load_to_ask(path);
     if (!config) return kExitUsage;
     auto answer = admin_get(config->server.admin, "/status");
     if (!answer) {

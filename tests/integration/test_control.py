@@ -21,11 +21,9 @@ class ControlTest(harness.Case):
 
     def fill(self, engine, name, campaign, messages, domains=20):
         """A batch of messages of one campaign."""
-        text = b""
-        for n in range(messages):
-            text += f"MAIL FROM:<news@sender.test>\nRCPT TO:<{name}{n}@d{n % domains}.test>\nDATA\n".encode()
-            text += f"x-campaign: {campaign}\nSubject: {n}\n\ntext\n.\n".encode()
-        engine.put(f"{name}.bsmtp", text)
+        text = "".join(f"MAIL FROM:<news@sender.test>\nRCPT TO:<{name}{n}@d{n % domains}.test>\nDATA\n"
+                       f"x-campaign: {campaign}\nSubject: {n}\n\ntext\n.\n" for n in range(messages))
+        engine.put(f"{name}.bsmtp", text.encode())
 
     def ask(self, engine, *arguments, code=0):
         done = subprocess.run([harness.PROGRAM, *arguments, "--config", engine.config], capture_output=True, text=True,
@@ -250,6 +248,7 @@ class ShapeAndReloadTest(harness.Case):
         process.child.kill()
         process.wait(10)
         process.end()
+        (engine.spool / "admin.sock").unlink()  # the killed engine's
         process = self.started(engine)
         self.eventually(lambda: self.connections(engine) == 1, "it is kept")
         time.sleep(0.5)
