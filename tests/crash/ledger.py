@@ -50,7 +50,8 @@ class Lines:
 
 class Ledger:
     def __init__(self, engine, sink):
-        self.engine = engine
+        self.engine, self.sink = engine, sink
+        self.sink_read = 0  # recipients in the lines of the sink
         self.sink_lines, self.log_lines = Lines(sink.log_file), Lines(engine.log_file)
         self.totals = collections.Counter()
         self.clear()
@@ -95,6 +96,7 @@ class Ledger:
                 self.mail_us.append(event["mail_us"])
             if not event["accepted"]:
                 continue
+            self.sink_read += len(event["recipients"])
             key = event["message_id"]
             if self.hashes.get(key) != event["sha256"]:
                 raise Broken(f"a content that was not handed over: {key} {event}")
@@ -141,6 +143,17 @@ class Ledger:
             raise Broken(f"{len(lost)} files have open recipients and left new/, but active/ holds {claimed}: {lost[:9]}")
         return len(open_files)
 
+    def wait_for_sink(self):
+        """Reads the sink's log until it is whole. The engine has ended, but its last octets may still lie in the
+        sockets of the sink, which takes them, and writes its log up to 100 ms after its answer."""
+        end = time.monotonic() + 10
+        while self.sink.open_connections() or self.sink_read != self.sink.recipients():
+            if time.monotonic() > end:
+                raise Broken(f"the sink took {self.sink.recipients()} recipients and logged {self.sink_read}; "
+                             f"{self.sink.open_connections()} connections are open without an engine")
+            time.sleep(0.01)
+            self.read_sink()
+
     def settle(self, in_flight=None, only_safe=False):
         """The mail has ended. `in_flight`: how many recipients were in flight at the crashes since the last call; None
         where it is not known. `only_safe`: the disk lost what was not synced, so that only what the producer had synced
@@ -153,12 +166,8 @@ class Ledger:
             raise Broken(f"everything is final, and the spool holds {len(left)} files: {left[:9]}")
         if bad := list((self.engine.spool / "bad").iterdir()):
             raise Broken(f"good files were refused: {bad[:9]}")
+        self.wait_for_sink()
         delivered = {r for r, kind in self.last_word.items() if kind == DELIVERED}
-        # The sink writes its log some time after it has answered.
-        end = time.monotonic() + 10
-        while delivered - self.taken.keys() and time.monotonic() < end:
-            time.sleep(0.02)
-            self.read_sink()
         if lost := delivered - self.taken.keys():
             raise Broken(f"{len(lost)} lost: logged as delivered, never taken: {sorted(lost)[:9]}")
         ghosts = self.taken.keys() - delivered

@@ -25,6 +25,7 @@ KEPT = (".out", ".log", ".jsonl", ".toml", ".reason")
 KEPT_MOST = 80 << 20
 SKIPPED = 77  # what Meson takes for "not possible here"
 REFUSE_RULE = 'rcpt=no-*@*.test reply="550 5.1.1 no such user"'
+OPEN, RECIPIENTS = 1, 4  # words of the sink's counters file
 LATER_RULE = 'rcpt=later-*@*.test reply="451 4.7.1 greylisted" times=1 per=address'
 
 
@@ -91,12 +92,15 @@ class Sink(receivers.Sink):
             self.counters = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
 
     def counted(self, word):
-        """Sum over the workers of a word of tools/sink/tally.h: 3 accepted messages, 4 recipients, 21 failures."""
+        """Sum over the workers of a word of tools/sink/tally.h."""
         workers, words = struct.unpack_from("<QQ", self.counters, 8)
         return sum(struct.unpack_from("<Q", self.counters, 8 * (4 + w * words + word))[0] for w in range(workers))
 
     def recipients(self):
-        return self.counted(4)
+        return self.counted(RECIPIENTS)
+
+    def open_connections(self):
+        return self.counted(OPEN)
 
 
 def until(condition, what, seconds):
