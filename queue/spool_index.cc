@@ -176,6 +176,7 @@ Result<void> IndexReader::fill(size_t wanted) {
     const size_t more = std::min<uint64_t>(left, std::max(kBlock, wanted));
     block_.resize(have + more);
     auto got = files::read_at(fd_, block_.data() + have, more, offset_ + have);
+    if (!got || *got != more) block_.resize(have);  // the next call reads it again
     if (!got) return std::unexpected(got.error());
     if (*got != more || block_.size() < wanted) return fail("index is cut");
     return {};
