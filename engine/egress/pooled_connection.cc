@@ -33,7 +33,7 @@ OutgoingMessage* PooledConnection::next(const Capabilities& capabilities) {
         retiring = true;
         return nullptr;
     }
-    QueuedMessage* message = worker.pull(source, capabilities.rcpt_max);
+    QueuedMessage* message = worker.pull(source, {this, capabilities.rcpt_max, capabilities.size_limit});
     if (!message) return nullptr;
     ++deliveries;
     if (began_ns == 0) began_ns = worker.context_.reactor.now_ns();

@@ -45,6 +45,7 @@ class PooledConnection final : public SessionFeed {
     uint32_t deliveries = 0;
     MonoNs began_ns = 0;  // of the transaction at hand; 0: at rest
     DialAbort dial_abort;
+    uint64_t for_octets = 0;  // opened for a message of so many, which other hosts do not take
     bool opening = false;   // its session is, nothing was sent of any message
     bool retiring = false;
     bool fruitful = false;  // a recipient was accepted for good

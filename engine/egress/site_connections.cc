@@ -99,6 +99,8 @@ Task<bool> SiteWorker::open(PooledConnection& pooled) {
         could_not_open(pooled, failure_of(trouble, Phase::connect, found.why), nullptr);
         co_return false;
     }
+    if (pooled.for_octets) leave_out_small(pooled, found.list);
+    if (found.list.empty()) co_return false;
     auto& address = context_.addresses.at(found.list.front().address, pooled.source);
     ++address.users;
     const bool opened = co_await open_at(pooled, address, found.list);
@@ -136,7 +138,7 @@ Task<SiteWorker::Turn> SiteWorker::wait_turn(PooledConnection& pooled, const Can
     const int64_t until_ms = context_.reactor.now_ms() + pooled.shaping().connect_timeout.value;
     bool waited = false;
     for (;;) {
-        if (draining_ || rotation_.empty()) co_return Turn::gives_up;  // others have taken the mail meanwhile
+        if (no_mail()) co_return Turn::gives_up;  // others have taken the mail meanwhile
         if (take_over(pooled, best)) co_return Turn::taken_over;
         if (waited && address.failure && address.open == 0) co_return Turn::shares_failure;
         if (address.may_open() || context_.reactor.now_ms() >= until_ms) co_return Turn::opens;
@@ -154,7 +156,7 @@ Task<bool> SiteWorker::may_dial(PooledConnection& pooled) {
         const RateLimit* rate = view().paths[pooled.source].connection_rate;
         const MonoNs at = rate ? rate->ready_at(context_.reactor.now_ns()) : 0;
         if (at == 0) co_return true;
-        if (draining_ || rotation_.empty() || at / kNsPerMs >= until_ms) co_return false;
+        if (no_mail() || at / kNsPerMs >= until_ms) co_return false;
         const DurationMs wait_ms = (at - context_.reactor.now_ns() + kNsPerMs - 1) / kNsPerMs;
         co_await Sleep(context_.reactor, std::min(wait_ms, kLookAgainMs));
     }
@@ -300,6 +302,7 @@ void SiteWorker::could_not_open(PooledConnection& pooled, const SessionFailure& 
     const int64_t now_ms = context_.reactor.now_ms();
     connection_window_.failed();
     if (draining_) return;
+    if (pooled.for_octets) settle_large(0, failure.outcome, pooled.place());
     if (failure.outcome.scope == Scope::engine) {  // FAULTS 95: nobody is to blame but us
         no_opening_before_ms_ = now_ms + kLocalFaultMs;
         return;
@@ -322,7 +325,7 @@ void SiteWorker::park_site(PooledConnection& pooled, const SessionFailure& failu
     parked_until_ms_ = context_.reactor.now_ms() + wait_s * 1000;
     parked_why_ = failure.outcome.text;
     if (last) pooled.remember_place(*last);
-    if (QueuedMessage* probe = next_message(view().paths[pooled.source], 0)) {
+    if (QueuedMessage* probe = next_message(view().paths[pooled.source], {})) {
         Outcome outcome = failure.outcome;
         if (outcome.kind == OutcomeKind::bounced && outcome.phase != Phase::connect) outcome.kind = OutcomeKind::transient;
         probe->transaction.settle_unbegun(outcome);

@@ -77,13 +77,13 @@ uint64_t SiteWorker::waiting() const {
 }
 
 // The next message of the domain whose turn it is; null when nothing waits, or the limits of the path grant none now.
-QueuedMessage* SiteWorker::pull(SourceId source, uint32_t rcpt_max) {
+QueuedMessage* SiteWorker::pull(SourceId source, const Taker& taker) {
     if (!context_.owner.may_send()) return nullptr;
     const PathView& path = view().paths[source];
-    if (!path.paced()) return next_message(path, rcpt_max);
+    if (!path.paced()) return next_message(path, taker);
     const uint64_t octets = octets_expected_;
     if (!path.acquire(context_.reactor.now_ns(), octets)) return nullptr;
-    QueuedMessage* message = next_message(path, rcpt_max);
+    QueuedMessage* message = next_message(path, taker);
     if (!message) {
         path.give_back(octets);
         return nullptr;
@@ -94,8 +94,12 @@ QueuedMessage* SiteWorker::pull(SourceId source, uint32_t rcpt_max) {
     return message;
 }
 
-QueuedMessage* SiteWorker::next_message(const PathView& path, uint32_t rcpt_max) {
+QueuedMessage* SiteWorker::next_message(const PathView& path, const Taker& taker) {
     if (context_.holds && context_.owner.suspended(site_)) return nullptr;
+    if (!large_.empty()) {
+        if (QueuedMessage* large = large_for(taker)) return large;
+        if (taker.connection && taker.connection->retiring) return nullptr;
+    }
     size_t held = 0;
     if (const uint64_t now = context_.shaping.binding_version(); now != binding_version_) {
         binding_version_ = now;
@@ -129,8 +133,13 @@ QueuedMessage* SiteWorker::next_message(const PathView& path, uint32_t rcpt_max)
         }
         ++turn_;
         auto message = spare();
-        if (fill(*message, id, window, path, rcpt_max)) {
+        if (fill(*message, id, window, path, taker.rcpt_max)) {
             carried_ += message->transaction.size();
+            if (taker.size_limit && message->content.wire_size > taker.size_limit && set_apart(*message, taker)) {
+                (void)message.release();
+                if (taker.connection->retiring) return nullptr;
+                continue;
+            }
             return message.release();
         }
         spares_.push_back(std::move(message));
@@ -264,7 +273,8 @@ SourceId SiteWorker::first_source() const {
 
 void SiteWorker::pump() {
     const int64_t now_ms = context_.reactor.now_ms();
-    if (rotation_.empty() || draining_ || parked_until_ms_ > now_ms || no_loading_before_ms_ > now_ms) return;
+    if (no_mail() || parked_until_ms_ > now_ms || no_loading_before_ms_ > now_ms) return;
+    if (!large_.empty()) (void)open_for_large();
     if (!context_.owner.may_send() || (context_.holds && context_.owner.suspended(site_))) return;
     const auto most = std::min(connection_window_.size(), allowed_at_most());
     const bool may_open = now_ms >= no_opening_before_ms_ && connections_.size() < most;
@@ -323,10 +333,15 @@ bool SiteWorker::open_one(SourceId source) {
     if (path.connection_rate && path.connection_rate->available(context_.reactor.now_ns()) <= connecting_) return false;
     auto lease = ConnectionLease::take(path);
     if (!lease) return false;
+    add_connection(std::move(lease), source);
+    return true;
+}
+
+PooledConnection& SiteWorker::add_connection(ConnectionLease lease, SourceId source) {
     connections_.push_back(std::make_unique<PooledConnection>(*this, std::move(lease), source));
     ++connecting_;
-    spawn(context_.gate, run(*connections_.back()));
-    return true;
+    spawn(context_.gate, run(*connections_.back()));  // begins in the next turn
+    return *connections_.back();
 }
 
 // In turn.
@@ -401,6 +416,7 @@ void SiteWorker::tick() {
 void SiteWorker::drain() {
     draining_ = true;
     stop_waiting_for_limits();
+    put_large_back();
     for (auto& pooled : connections_) {
         if (pooled->waits_at) {
             pooled->stop_waiting();

@@ -11,6 +11,9 @@
 // used up, connections rest, and the worker sleeps on the timer wheel until the limit that binds grants again; connections
 // are opened only for what the limits let through while they would be of use.
 //
+// A message that is larger than the host at the other end takes (SIZE) is set apart for a connection to another host of the
+// site (site_large_mail.cc); it bounces when no host of the site takes it.
+//
 // A site none of whose hosts can be reached is parked: one recipient tells it in the log (the probe), the others keep
 // their attempts; after a wait by the retry schedule the next probe goes out (FAULTS 89).
 #pragma once
@@ -25,6 +28,13 @@
 namespace postrider {
 
 class PooledConnection;
+
+// Who pulls, and what its host takes; 0 where it does not say.
+struct Taker {
+    PooledConnection* connection = nullptr;  // null: the probe that tells why the site is parked
+    uint32_t rcpt_max = 0;
+    uint64_t size_limit = 0;
+};
 
 class SiteWorker {
   public:
@@ -41,7 +51,7 @@ class SiteWorker {
     // No new transaction; connections end after theirs.
     void drain();
     void end_park() { parked_until_ms_ = 0; }
-    bool unused() const { return rotation_.empty() && connections_.empty(); }
+    bool unused() const { return rotation_.empty() && connections_.empty() && large_.empty(); }
 
     size_t windows() const { return rotation_.size(); }
     size_t connections() const { return connections_.size(); }
@@ -72,6 +82,18 @@ class SiteWorker {
     void could_not_open(PooledConnection& pooled, const SessionFailure& failure, const Candidate* last);
     void park_site(PooledConnection& pooled, const SessionFailure& failure, const Candidate* last);
     void leave_rotation(size_t index, bool abandon);
+    bool no_mail() const { return draining_ || (rotation_.empty() && large_.empty()); }
+
+    // Messages set apart (site_large_mail.cc).
+    bool set_apart(QueuedMessage& message, const Taker& taker);
+    QueuedMessage* large_for(const Taker& taker);
+    bool some_host_may_take(const QueuedMessage& message);
+    void does_not_fit(const Taker& taker);
+    bool open_for_large();
+    void leave_out_small(const PooledConnection& pooled, std::vector<Candidate>& list);
+    void settle_large(uint64_t at_least, const Outcome& outcome, const AttemptPlace& place);
+    void put_back(QueuedMessage& message);
+    void put_large_back();
 
     // What holds now: the view is looked at again when its version has moved.
     const SiteView& view();
@@ -82,6 +104,7 @@ class SiteWorker {
     uint64_t wake_resting(uint64_t mail);
     void open_more(uint64_t mail);
     bool open_one(SourceId source);
+    PooledConnection& add_connection(ConnectionLease lease, SourceId source);
     SourceId next_to_open();
     void wait_for_limits();
     void stop_waiting_for_limits();
@@ -90,9 +113,8 @@ class SiteWorker {
         return connection_window_.worthwhile(mail, connections_.size(), context_.sockets.used());
     }
     void taken_one();
-    // For a connection of `source`. `rcpt_max`: the most recipients that the host takes at once, 0 when it does not say.
-    QueuedMessage* pull(SourceId source, uint32_t rcpt_max = 0);
-    QueuedMessage* next_message(const PathView& path, uint32_t rcpt_max);
+    QueuedMessage* pull(SourceId source, const Taker& taker);
+    QueuedMessage* next_message(const PathView& path, const Taker& taker);
     bool fill(QueuedMessage& message, RecordId first, ReadyWindow& window, const PathView& path, uint32_t rcpt_max);
     void add_recipient(QueuedMessage& message, RecordId id);
     void give_back(QueuedMessage& message);
@@ -109,6 +131,7 @@ class SiteWorker {
     std::vector<std::unique_ptr<PooledConnection>> connections_;
     std::vector<PooledConnection*> idle_;  // the most recent last
     std::vector<std::unique_ptr<QueuedMessage>> spares_;
+    std::vector<QueuedMessage*> large_;    // set apart
     size_t connecting_ = 0;
     size_t live_ = 0;  // with an open session
     ConnectionWindow connection_window_;

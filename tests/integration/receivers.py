@@ -256,9 +256,9 @@ class Aiosmtpd(Receiver):
 class Sink:
     """`postrider sink`, on an address of the case's network, with a catch-all DNS of its own on a free port."""
 
-    def __init__(self, case, number, *options, store=True):
+    def __init__(self, case, number, *options, store=True, name="sink"):
         self.address, self.port = case.network.address(number), case.network.port
-        self.folder = case.folder / "sink"
+        self.folder = case.folder / name
         self.folder.mkdir(mode=0o755)
         self.log_file = self.folder / "log.jsonl"
         self.maildir = self.folder / "mail"
@@ -268,7 +268,7 @@ class Sink:
         arguments = [harness.PROGRAM, "sink", "--listen", f"{self.address}:{case.network.port}", "--ready-file", ready,
                      "--dns", "127.0.0.1:0", "--dns-map", dns_map, "--log", self.log_file,
                      *(["--store", self.maildir] if store else []), *options]
-        self.process = case.start("sink", arguments)
+        self.process = case.start(name, arguments)
         case.eventually(lambda: ready.exists() or not self.process.alive(), "the sink is ready", 20)
         if not self.process.alive():
             case.fail(f"the sink ended: {self.process.text()}")

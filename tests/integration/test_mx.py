@@ -15,8 +15,9 @@ class MxTest(harness.Case):
         self.exim = receivers.Exim(self, 2)
         self.aiosmtpd = receivers.Aiosmtpd(self, 3, "::1")
         self.dead = [self.network.address(n) for n in range(100, 110)]
+        self.small = [self.network.address(n) for n in (110, 111)]
         self.knot = receivers.Knot(self, zone.zone(self.postfix.address, self.exim.address, self.aiosmtpd.address,
-                                                   self.dead))
+                                                   self.dead, self.small))
         self.engine = harness.Engine(self, self.knot.port, dns_address=self.knot.address, retry_after=("1h",))
 
     def send(self, *domains):
@@ -84,6 +85,38 @@ class MxTest(harness.Case):
 
     def test_families(self):
         self.expect_delivered({"six-only.test": ["::1"], "both.test": ["::1"]})
+
+    def test_size_leads_to_the_next_mx(self):
+        self.expect_large_at_the_third()
+
+    def test_size_leads_to_the_next_mx_with_one_connection_at_a_time(self):
+        self.expect_large_at_the_third('["default"]\nconnection_limit = 1\n')
+
+    def expect_large_at_the_third(self, shaping=""):
+        """RFC 1870 6.1, FAULTS 47: too large for the first two hosts, taken by the third; small mail stays at the first."""
+        sinks = [receivers.Sink(self, 110 + i, "--size-limit", 20_000 * (i + 1), name=f"small{i}") for i in range(2)]
+        self.engine.write_config([f"{self.knot.address}:{self.knot.port}"], retry_after=("1h",), shaping=shaping)
+        large = contents.text("large", b"a line of the text\r\n" * 3_000)
+        for i in range(40):
+            to = [f"{'large' if i % 4 == 0 else 'small'}{i}@small-first.test"]
+            self.engine.put(f"{i}.eml", harness.eml("news@sender.test", to, large if i % 4 == 0 else CONTENT))
+        for name in ("all-small", "small-and-dead"):
+            self.engine.put(f"{name}.eml", harness.eml("news@sender.test", [f"reader@{name}.test"], large))
+        code, output = self.engine.run()
+        self.assertEqual(code, 75, output)
+        delivered = [r for r in self.engine.log() if r["type"] == "Delivery"]
+        self.assertEqual(len(delivered), 40, output)
+        for record in delivered:
+            if record["recipient"].startswith("large"):
+                self.assertIn(self.exim.address, record["peer_address"]["addr"])
+        [refused] = self.engine.records("reader@all-small.test")
+        self.assertEqual((refused["type"], harness.enhanced(refused)), ("Bounce", "5.3.4"), refused)
+        [waiting] = self.engine.records("reader@small-and-dead.test")
+        self.assertEqual(waiting["type"], "TransientFailure", waiting)
+        for sink in sinks:
+            sink.process.end()  # it writes its log out
+        self.assertEqual([t for sink in sinks for t in sink.transactions() if t["size"] > 20_000], [])
+        self.assertGreater(len(sinks[0].transactions()), 0)
 
     def test_null_mx_among_others_is_ignored(self):
         self.expect_delivered({"null-mixed.test": [self.exim.address]})

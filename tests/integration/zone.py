@@ -1,10 +1,11 @@
 """The zone `test.`: every MX situation of the tests, on the addresses of the receivers.
 
-A domain's name says its situation. `dead*` hosts are loopback addresses on which nobody listens.
+A domain's name says its situation. `dead*` hosts are loopback addresses on which nobody listens. `small<N>` hosts take
+no large message.
 """
 
 
-def zone(postfix, exim, aiosmtpd, dead):
+def zone(postfix, exim, aiosmtpd, dead, small=()):
     """The zone's text. `dead` is a list of addresses without a listener; ::1 is aiosmtpd's too."""
     lines = [
         "$ORIGIN test.", "$TTL 300",
@@ -33,9 +34,14 @@ def zone(postfix, exim, aiosmtpd, dead):
         "six-only MX 10 six.mx", "both MX 10 both.mx",
         # Hosts with several addresses, one of them alive.
         f"some-alive.mx A {exim}", "some-alive MX 10 some-alive.mx",
+        # Hosts that take small messages only, and one that takes all.
+        "small-first MX 10 small0.mx", "small-first MX 20 small1.mx", "small-first MX 30 exim.mx",
+        "all-small MX 10 small0.mx", "all-small MX 20 small1.mx",
+        "small-and-dead MX 10 small0.mx", "small-and-dead MX 20 dead0.mx",
         # More than fits in a UDP answer: 12 dead hosts, a live one, 60 more.
         "many MX 50 exim.mx",
     ]
+    lines += [f"small{i}.mx A {address}" for i, address in enumerate(small)]
     lines += [f"dead{i}.mx A {address}" for i, address in enumerate(dead)]
     lines += [f"some-alive.mx A {address}" for address in dead[:3]]
     lines += [f"many MX {10 + i} dead{i % len(dead)}-{i}.a-rather-long-name-for-a-host.mx" for i in range(12)]

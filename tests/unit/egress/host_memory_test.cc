@@ -28,14 +28,25 @@ TEST(HostMemory, AFailedHandshakeIsForgottenInTime) {
     EXPECT_FALSE(memory.tls_failed_lately("mx.test", HostMemory::kNoTlsMs));
 }
 
+TEST(HostMemory, WhatAHostTakesAtMostIsForgottenInTime) {
+    HostMemory memory;
+    EXPECT_FALSE(memory.too_large("mx.test", 2'000, 0));
+    memory.takes_at_most("mx.test", 1'000, 0);
+    EXPECT_TRUE(memory.too_large("mx.test", 1'001, 1));
+    EXPECT_FALSE(memory.too_large("mx.test", 1'000, 1));
+    EXPECT_FALSE(memory.too_large("mx2.test", 1'001, 1));
+    EXPECT_FALSE(memory.too_large("mx.test", 1'001, HostMemory::kSizeMs));
+}
+
 TEST(HostMemory, StaysBoundedOverManyHosts) {
     HostMemory memory;
     for (int i = 0; i < 20'000; ++i) {
         const int64_t now_ms = int64_t{i} * 1'000'000;  // each is past when the next comes
         memory.stumbled("mx" + std::to_string(i), Dialogue::message, now_ms);
         memory.tls_failed("mx" + std::to_string(i), now_ms);
+        memory.takes_at_most("mx" + std::to_string(i), 1'000, now_ms);
     }
-    EXPECT_LE(memory.size(), 2 * HostMemory::kKept);
+    EXPECT_LE(memory.size(), 3 * HostMemory::kKept);
 }
 
 }  // namespace
