@@ -17,7 +17,8 @@ void FileChecks::run() {
         }
         each.message->checked_ = found->second;
     }
-    for (const Waiting& each : running_) each.reader.resume();
+    for (const Waiting& each : running_)
+        if (each.reader) each.reader.resume();
     running_.clear();
 }
 

@@ -78,6 +78,11 @@ std::span<char> Connection::reserve(size_t size) {
     return (tls_state_ == Tls::none ? gathering_ : plain_).reserve(size);
 }
 
+void Connection::make_room(size_t size) {
+    (void)reserve(size);
+    commit(0);
+}
+
 void Connection::commit(size_t size) {
     POSTRIDER_CHECK(reserved_, "commit() follows reserve()");
     reserved_ = false;

@@ -83,6 +83,7 @@ class Connection {
     // says how many were written. Nothing else is appended in between.
     std::span<char> reserve(size_t size);
     void commit(size_t size);
+    void make_room(size_t size);  // what is appended next is about so much
     void flush();           // hands what was appended to the next send; never waits
     size_t unsent() const;  // octets not yet taken by the kernel; after a failed send, never 0
     bool all_handed_over() const { return unsent() == 0; }  // exact when the connection is closed

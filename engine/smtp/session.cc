@@ -12,17 +12,25 @@ namespace {
 constexpr uint64_t kWhole = 60 * 1024;
 constexpr size_t kStreamBlock = 64 * 1024;
 constexpr size_t kStreamUnsent = 64 * 1024;
+constexpr size_t kEnvelope = 512;  // about, of a transaction's commands
 
-// co_await: whether the message's file is unchanged, together with the others of the turn where the message can.
+// co_await: the first message whose file has changed, or null; together with the others of the turn where the messages can.
 class Checked {
   public:
-    explicit Checked(OutgoingMessage& message) : message_(message) {}
-    bool await_ready() const { return false; }
-    bool await_suspend(std::coroutine_handle<> handle) { return message_.check_later(handle); }
-    bool await_resume() { return message_.unchanged(); }
+    explicit Checked(std::span<OutgoingMessage* const> messages) : messages_(messages) {}
+    bool await_ready() const { return messages_.empty(); }
+    bool await_suspend(std::coroutine_handle<> handle) {
+        bool later = false;
+        for (OutgoingMessage* message : messages_) later = message->check_later(message == messages_.back() ? handle : nullptr);
+        return later;
+    }
+    OutgoingMessage* await_resume() {
+        const auto changed = std::ranges::find_if(messages_, [](OutgoingMessage* message) { return !message->unchanged(); });
+        return changed == messages_.end() ? nullptr : *changed;
+    }
 
   private:
-    OutgoingMessage& message_;
+    std::span<OutgoingMessage* const> messages_;
 };
 
 bool clean(const Content& content, WireForm wire) {
@@ -175,22 +183,49 @@ OutgoingMessage* Session::begin_next(SessionFeed& feed) {
 // of a session goes alone: a host that answers it twice (FAULTS 38) would put all that is behind it out of step, and without
 // a 354 nothing would show it.
 Task<std::optional<Trouble>> Session::fill_flight(SessionFeed& feed) {
+    const size_t depth = chunked_ ? options_.pipeline_depth : 1;
+    size_t filled = 0;  // the last so many of the flight: their contents wait in the buffer for a look at their files
     while (!flight_.empty() && flight_.back()->transaction.dialogue() == Dialogue::bdat) {
         OutgoingMessage& last = *flight_.back();
+        const size_t size = last.content.stored.size;
         if (!last.transaction.in_flight()) {
-            connection_.append(out_);
-            out_.clear();
-            if (last.content.stored.size > kWhole) {
+            if (size > kWhole) {
+                if (!co_await hand_over_filled(filled, 1, feed)) co_return Trouble::file_changed;
+                filled = 0;
+                connection_.append(out_);
+                out_.clear();
                 if (auto trouble = co_await stream_content(last, feed)) co_return trouble;
-            } else if (!read_small(last) || !finish_content(last, feed)) {
-                co_return Trouble::file_changed;
+            } else {
+                // One block for the whole flight, instead of one twice as large again and again.
+                if (filled == 0 && depth > 1) connection_.make_room(std::min(kStreamUnsent, depth * (size + kEnvelope)));
+                connection_.append(out_);
+                out_.clear();
+                if (!read_small(last)) co_return Trouble::file_changed;
+                ++filled;
             }
         }
-        if (flight_.size() >= (chunked_ ? options_.pipeline_depth : 1) || connection_.unsent() >= kStreamUnsent) break;
+        // Another of a small message's size still fits into the block.
+        if (flight_.size() >= depth || connection_.unsent() + std::min(size, kStreamUnsent / 4) > kStreamUnsent) break;
         if (!begin_next(feed)) break;
     }
+    if (!co_await hand_over_filled(filled, 0, feed)) co_return Trouble::file_changed;
     connection_.flush();
     co_return std::nullopt;
+}
+
+// `count` messages of the flight, before the last `behind`. False: a file is not what it was, and nothing of them leaves; its
+// message is the last of the flight then.
+Task<bool> Session::hand_over_filled(size_t count, size_t behind, SessionFeed& feed) {
+    const auto filled = std::span(flight_).subspan(flight_.size() - behind - count, count);
+    if (OutgoingMessage* changed = co_await Checked(filled)) {
+        for (; flight_.back() != changed; flight_.pop_back()) {
+            flight_.back()->transaction.on_session_lost(Trouble::lost, {});
+            feed.settled(*flight_.back());
+        }
+        co_return false;
+    }
+    for (OutgoingMessage* message : filled) hand_over(*message, feed);
+    co_return true;
 }
 
 // Reads, stuffs where needed, and appends the whole content with its dot. False: the file is not what it was.
@@ -219,12 +254,6 @@ bool Session::read_small(OutgoingMessage& message) {
     const auto room = connection_.reserve(ContentEncoder::kFinishRoom);
     connection_.commit(encoder_.finish(room));
     return encoder_.wire_size() == content.wire_size;
-}
-
-bool Session::finish_content(OutgoingMessage& message, SessionFeed& feed) {
-    if (!message.unchanged()) return false;
-    hand_over(message, feed);
-    return true;
 }
 
 // The duplicate window opens here: intents first, then the bit, then the octets.
@@ -280,7 +309,8 @@ Task<std::optional<Trouble>> Session::stream_content(OutgoingMessage& message, S
     } else if (wire == WireForm::data) {
         append_dot(out_);
     }
-    if (!finish_content(message, feed)) co_return Trouble::file_changed;
+    if (!message.unchanged()) co_return Trouble::file_changed;
+    hand_over(message, feed);
     co_return std::nullopt;
 }
 
@@ -382,13 +412,14 @@ Task<SessionEnd> Session::carry(SessionFeed& feed) {
                 connection_.flush();
                 break;
             case Step::send_content: {
+                OutgoingMessage* const flight[] = {&current};
                 if (!connection_.input().empty()) co_return lose(feed, Trouble::premature_reply);
                 connection_.append(out_);
                 out_.clear();
                 if (current.content.stored.size > kWhole) {
                     if (auto trouble = co_await stream_content(current, feed))
                         co_return lose(feed, *trouble, connection_.error_text());
-                } else if (!read_small(current) || !co_await Checked(current)) {
+                } else if (!read_small(current) || co_await Checked(flight)) {
                     co_return lose(feed, Trouble::file_changed);
                 } else {
                     hand_over(current, feed);

@@ -33,8 +33,8 @@ class OutgoingMessage {
     virtual Result<void> read(uint64_t offset, std::span<char> into) = 0;
     // The file is still what was claimed; asked after the last read and before the dot (FAULTS 51).
     virtual bool unchanged() = 0;
-    // The same for all messages that are ready in this turn, at the price of one look at each file: true when `reader` is
-    // resumed later in this turn, to ask unchanged() then. False: ask at once.
+    // The same for all messages that are ready in this turn, at the price of one look at each file: true when `reader`, if
+    // it is not null, is resumed later in this turn, to ask unchanged() then. False: ask at once.
     virtual bool check_later(std::coroutine_handle<> /*reader*/) { return false; }
 
     Transaction transaction;
@@ -126,10 +126,10 @@ class Session {
     bool begin(OutgoingMessage& message);
     OutgoingMessage* begin_next(SessionFeed& feed);
     Task<std::optional<Trouble>> fill_flight(SessionFeed& feed);
+    Task<bool> hand_over_filled(size_t count, size_t behind, SessionFeed& feed);
     bool read_small(OutgoingMessage& message);
     void hand_over(OutgoingMessage& message, SessionFeed& feed);
     Task<std::optional<Trouble>> stream_content(OutgoingMessage& message, SessionFeed& feed);
-    bool finish_content(OutgoingMessage& message, SessionFeed& feed);
     std::optional<Trouble> hear_while_streaming(OutgoingMessage& message, SessionFeed& feed);
     void done(SessionFeed& feed, Transaction::Step step);
     void settle_front(SessionFeed& feed);
