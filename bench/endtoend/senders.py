@@ -137,19 +137,22 @@ class Limit(Program):
 
 
 class Engine(Program):
-    """`postrider run --until-empty` over a spool that is filled and synced before."""
+    """`postrider run --until-empty` over a spool that has been in use, filled and synced before."""
 
-    def __init__(self, name, bench, program):
+    def __init__(self, name, bench, program, shaping=""):
         super().__init__(name, bench)
-        self.program = program
+        self.program, self.shaping = program, shaping
 
     def prepare(self, folder, workload, messages):
         begun = time.monotonic()
+        configure(folder, workload, 25, "127.0.0.1:53")
+        subprocess.run([self.program, "run", "--config", folder / "postrider.toml", "--until-empty"],
+                       stdin=subprocess.DEVNULL, capture_output=True, check=True)
         fill_spool(self.bench, folder, workload, messages)
         return {"gen_secs": round(time.monotonic() - begun, 3)}
 
     def command(self, folder, workload, messages, sink):
-        configure(folder, workload, sink.port, sink.dns)
+        configure(folder, workload, sink.port, sink.dns, self.shaping)
         return [self.program, "run", "--config", folder / "postrider.toml", "--until-empty"]
 
     def unavailable(self, workload):
@@ -186,7 +189,7 @@ class Files(Case):
 def fill_spool(bench, folder, workload, messages):
     """Synced: write-back of the load generator is not the sender's. The folder is new for each run, because creating
     files where many were just deleted is slow on ext4."""
-    (folder / "spool").mkdir()
+    (folder / "spool").mkdir(exist_ok=True)
     done = subprocess.run([bench.program, "gen", "--spool", folder / "spool", "--messages", str(messages),
                            "--domains", str(workload.domains), "--size", str(workload.size), "--format",
                            workload.format],
@@ -196,11 +199,11 @@ def fill_spool(bench, folder, workload, messages):
     subprocess.run(["sync", "--file-system", folder / "spool"], stdin=subprocess.DEVNULL, check=True)
 
 
-def configure(folder, workload, port, dns):
+def configure(folder, workload, port, dns, shaping=""):
     tls = "Opportunistic" if workload.tls else "Disabled"
     (folder / "shaping.toml").write_text(
         f'["default"]\nenable_tls = "{tls}"\nconnection_limit = {workload.connections}\n'
-        f"max_deliveries_per_connection = {workload.deliveries}\n{workload.shaping}")
+        f"max_deliveries_per_connection = {workload.deliveries}\n{workload.shaping}{shaping}")
     (folder / "postrider.toml").write_text(f"""[server]
 hostname = "sender.test"
 spool = "{folder}/spool"

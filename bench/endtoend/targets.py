@@ -33,6 +33,11 @@ class Figures:
             raise KeyError(workload)
         return min(costs)
 
+    def best(self, workload):
+        """The engine's best dialogue: its default, or the one that the limit's best is."""
+        deep = self.medians.get((workload, "engine-bdat-8"), {}).get("cpu_us_msg", float("inf"))
+        return min(self.cpu(workload), deep)
+
     def rate(self, workload):
         return self.medians[workload, "engine"]["steady_msg_s"]
 
@@ -60,8 +65,14 @@ def at_least(what, value, target, text, shown):
 
 
 def base(f):
-    return at_most("10 KiB, batch spool, in clear", f.cpu("base") / f.limit("base"), 1.6, "x the limit's best dialogue",
-                   least=2.0)
+    return at_most("10 KiB, batch spool, in clear, best dialogue", f.best("base") / f.limit("base"), 1.6,
+                   "x the limit's best dialogue", least=2.0)
+
+
+def base_default(f):
+    """What a user gets without a word about the dialogue; DESIGN sets no target."""
+    ratio = f.cpu("base") / f.cpu("base", "limit-next")
+    return Verdict("the same, the default dialogue", "x the limit's same dialogue", f"{ratio:.2f}", REPORTED)
 
 
 def one_file(f):
@@ -112,7 +123,7 @@ def against(peer, title, target):
     return row
 
 
-ROWS = (base, one_file, tls, one_domain, many_domains, distant, distant_bdat, against("postfix", "Postfix", 50),
+ROWS = (base, base_default, one_file, tls, one_domain, many_domains, distant, distant_bdat, against("postfix", "Postfix", 50),
         against("opensmtpd", "OpenSMTPD", 30), large_tls, two_shards)
 
 

@@ -25,6 +25,7 @@ class Workload:
     share: float = 1.0             # of --messages
     quick: bool = False            # part of --quick --all
     peers: bool = False            # the peers are measured with it
+    flights: bool = False          # the engine also with eight transactions in flight by BDAT, as limit-bdat-8
 
     def messages(self, asked):
         return max(1, round(asked * self.share))
@@ -51,14 +52,14 @@ def far(latency_ms):
 
 WORKLOADS = {w.name: w for w in (
     Workload("base", "10 KiB, batch spool, 1,000 domains on 50 sites, in clear", limits=ALL_LIMITS, quick=True,
-             peers=True),
+             peers=True, flights=True),
     Workload("1k", "1 KiB", size=KIB),
     Workload("100k", "100 KiB", size=100 * KIB, share=0.2),
     Workload("one-file", "one .eml file for each message", format="eml", share=0.25, quick=True, limits=()),
     Workload("one-domain", "one domain", domains=1, sites=1, quick=True, limits=()),
     Workload("many-domains", "100,000 domains on 1,000 sites", domains=100_000, sites=1000, share=2.0, limits=()),
     Workload("spread", "each of the 50 sites at an address of its own", spread=True, limits=()),
-    Workload("tls", "STARTTLS, TLS 1.3", tls=True, quick=True),
+    Workload("tls", "STARTTLS, TLS 1.3", tls=True, quick=True, flights=True),
     Workload("tls-100k", "100 KiB, STARTTLS", tls=True, size=100 * KIB, share=0.2),
     Workload("every-1", "a new connection for every message", deliveries=1, share=0.4),
     Workload("every-20", "a new connection every 20 messages", deliveries=20),

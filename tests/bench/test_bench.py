@@ -76,9 +76,14 @@ class VerdictTest(unittest.TestCase):
 
     def test_the_limit_is_its_best_dialogue(self):
         limits = [result("base", "limit-lock", 30), result("base", "limit-next", 10)]
-        self.assertEqual(self.words(*limits, result("base", "engine", 16)), ["met"])
-        self.assertEqual(self.words(*limits, result("base", "engine", 18)), ["least met, target missed by 12 %"])
-        self.assertEqual(self.words(*limits, result("base", "engine", 24)), ["missed by 20 %"])
+        self.assertEqual(self.words(*limits, result("base", "engine", 16)), ["met", "reported"])
+        self.assertEqual(self.words(*limits, result("base", "engine", 18)), ["least met, target missed by 12 %", "reported"])
+        self.assertEqual(self.words(*limits, result("base", "engine", 24)), ["missed by 20 %", "reported"])
+
+    def test_the_engine_stands_by_its_best_dialogue_too(self):
+        limits = [result("base", "limit-next", 10), result("base", "limit-bdat-8", 8)]
+        told = targets.verdicts(report.medians_of([*limits, result("base", "engine", 16), result("base", "engine-bdat-8", 12)]), {})
+        self.assertEqual([(v.value, v.word) for v in told], [("1.50", "met"), ("1.60", "reported")])
 
     def test_one_file_each_stands_on_the_batch_and_the_files(self):
         base = result("base", "engine", 15)
