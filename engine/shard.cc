@@ -13,6 +13,7 @@ namespace postrider {
 namespace {
 
 constexpr DurationMs kCountEveryMs = 10;
+constexpr DurationMs kCountConnectionsEveryMs = 50;  // of every site
 constexpr DurationMs kLongestWaitMs = 100;
 constexpr DurationMs kLookForSpaceEveryMs = 500;
 // A connection with TLS, its session and its buffers: what the memory budget counts for each (docs/benchmarks.md).
@@ -245,21 +246,10 @@ void Shard::count() {
     counted_ms_ = reactor_->now_ms();
     if (counted_ms_ - space_looked_ms_ >= kLookForSpaceEveryMs) look_for_space();
     dispatcher_->tick();
+    if (stopping_.load(std::memory_order_relaxed) || counted_ms_ - connections_counted_ms_ >= kCountConnectionsEveryMs) count_connections();
     const auto counts = backlog_->counts();
     metrics_.waiting.set(counts.deferred + counts.parked + counts.held);
     metrics_.next_due_s.set(counts.next_due_s == INT64_MAX ? 0 : static_cast<uint64_t>(counts.next_due_s));
-    size_t connections = 0, connecting = 0;
-    uint64_t opened = 0, tls = 0;
-    dispatcher_->for_each_worker([&](const SiteWorker& worker) {
-        connections += worker.connections();
-        connecting += worker.connecting();
-        opened += worker.opened();
-        tls += worker.opened_tls();
-    });
-    metrics_.connections.set(connections);
-    metrics_.connecting.set(connecting);
-    metrics_.connections_opened.set(opened);
-    metrics_.connections_tls.set(tls);
     metrics_.resolving.set(dispatcher_->resolving());
     metrics_.dns_queries.set(resolver_->counters().queries);
     metrics_.files.set(intake_->files());
@@ -288,6 +278,22 @@ void Shard::look_for_space() {
                      "transactions begin once the reserve is used\n", where);
     else
         std::fprintf(stderr, "postrider: there is space again, going on\n");
+}
+
+void Shard::count_connections() {
+    connections_counted_ms_ = counted_ms_;
+    size_t connections = 0, connecting = 0;
+    uint64_t opened = 0, tls = 0;
+    dispatcher_->for_each_worker([&](const SiteWorker& worker) {
+        connections += worker.connections();
+        connecting += worker.connecting();
+        opened += worker.opened();
+        tls += worker.opened_tls();
+    });
+    metrics_.connections.set(connections);
+    metrics_.connecting.set(connecting);
+    metrics_.connections_opened.set(opened);
+    metrics_.connections_tls.set(tls);
 }
 
 LedgerCount Shard::ledger_count() const {

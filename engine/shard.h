@@ -175,6 +175,7 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     bool settle_doomed();
     void run_calls();
     void count();
+    void count_connections();
     void look_for_space();
     void log_unsent(RecordId id, const Outcome& outcome, LogType type);
     void defer(RecordId id);
@@ -238,6 +239,7 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     std::atomic<bool> has_calls_{false};
     bool ended_ = false;  // under calls_mutex_
     int64_t counted_ms_ = 0;
+    int64_t connections_counted_ms_ = 0;
     int64_t space_looked_ms_ = 0;
     bool short_of_space_ = false;
     uint64_t posted_ = 0, received_ = 0;  // recipients by mail, for the ledger

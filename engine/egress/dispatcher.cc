@@ -13,6 +13,8 @@ constexpr int64_t kDnsRetryLongestS = 600;
 constexpr size_t kBouncesAtOnce = 200;
 constexpr DurationMs kFullDiskMs = 100;  // between looks whether outcomes can be recorded again
 constexpr size_t kAddressesKept = 1024;
+constexpr size_t kTickedMost = 128;   // sites in one tick,
+constexpr size_t kTickedWithin = 10;  // or so many ticks until all had theirs
 constexpr DurationMs kSitesKnownWithinMs = 5'000;  // DNS may fail for a domain that has nothing but a block
 constexpr DurationMs kSitesKnownAskedMs = 5;
 constexpr DurationMs kLookUpAgainMs = 10'000;
@@ -127,7 +129,10 @@ void Dispatcher::attach(Site& site, ReadyWindow& window, int64_t expires_ms) {
     // Nothing is kept at the end: the window may belong to a shard that has nothing more to do.
     if (draining_) return is_home(site) ? window.abandon() : window.drop_reference();
     auto& worker = workers_[site.id()];
-    if (!worker) worker = std::make_unique<SiteWorker>(context_, site, is_home(site));
+    if (!worker) {
+        worker = std::make_unique<SiteWorker>(context_, site, is_home(site));
+        in_turn_.push_back(worker.get());
+    }
     worker->attach(window, expires_ms);
 }
 
@@ -161,12 +166,26 @@ void Dispatcher::tick() {
         keep_sites_known();
         shaping_.expire(context_.reactor.wall_us() / kUsPerSecond);
     }
-    for (auto& [id, worker] : workers_) worker->tick();
+    // With many sites a part of them each time; all when limits have changed, which hold at once.
+    size_t due = std::max(kTickedMost, in_turn_.size() / kTickedWithin);
+    if (const uint64_t version = shaping_.version(); version != ticked_version_) {
+        ticked_version_ = version;
+        due = in_turn_.size();
+    }
+    for (due = std::min(due, in_turn_.size()); due > 0 && !in_turn_.empty(); --due) {
+        if (turn_ >= in_turn_.size()) turn_ = 0;
+        SiteWorker& worker = *in_turn_[turn_];
+        worker.tick();
+        // An invited shard goes when it has nothing to do here, so that the home shard gets its share back.
+        if (worker.unused() && !is_home(worker.site())) {
+            in_turn_[turn_] = in_turn_.back();
+            in_turn_.pop_back();
+            workers_.erase(worker.site().id());
+        } else {
+            ++turn_;
+        }
+    }
     if (context_.addresses.size() > kAddressesKept) context_.addresses.sweep();
-    // An invited shard goes when it has nothing to do here, so that the home shard gets its share back.
-    std::erase_if(workers_, [&](const auto& entry) {
-        return entry.second->unused() && !is_home(entry.second->site());
-    });
 }
 
 void Dispatcher::drain() {

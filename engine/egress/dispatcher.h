@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "engine/egress/site_worker.h"
 
@@ -70,6 +71,9 @@ class Dispatcher {
     const size_t shards_;
     std::unordered_map<DomainId, Binding> bindings_;
     std::unordered_map<SiteId, std::unique_ptr<SiteWorker>> workers_;
+    std::vector<SiteWorker*> in_turn_;  // for their ticks
+    size_t turn_ = 0;
+    uint64_t ticked_version_ = 0;  // of the book
     size_t resolving_ = 0;
     // Shard 0 alone: the sites of the domains that have a block or an override.
     std::unordered_map<std::string, int64_t> site_expires_ms_;
