@@ -145,6 +145,11 @@ void explain(Engine& engine, const Request& request, Response& response) {
 }
 
 void why(Engine& engine, const Request& request, Response& response) {
+    if (request.has_param("id")) {
+        const auto id = message_id_of(request.get_param_value("id"));
+        if (!id) return refuse(response, "an id is the 32 hexadecimal digits of \"id\" in the delivery log");
+        return answer(response, why_message(engine, *id));
+    }
     if (request.has_param("campaign")) {
         auto selection = selection_of("campaign", request.get_param_value("campaign"));
         if (!selection) return refuse(response, selection.error());

@@ -6,7 +6,7 @@
 //   GET  /shape[?domain=NAME]          what is set over the shaping files
 //   POST /shape/set|unset             {"domain":"x.test","settings":[{"key":"connection_limit","value":"3"}],"for_s":60}
 //   GET  /explain?domain=NAME          every limit, its origin and its use
-//   GET  /why?domain=NAME or ?campaign=NAME    what its mail waits for
+//   GET  /why?domain=NAME or ?campaign=NAME or ?id=ID    what its mail waits for
 //   POST /reload                       reads the configuration again
 //
 // An answer of 400 is one line of text: what is wrong with the request.

@@ -1,8 +1,11 @@
 #include "engine/explain.h"
 
+#include <array>
+#include <atomic>
 #include <chrono>
 #include <future>
 #include <mutex>
+#include <set>
 
 #include <fmt/format.h>
 
@@ -16,6 +19,9 @@ using nlohmann::json;
 
 constexpr auto kLookUpPatience = std::chrono::seconds(30);
 constexpr size_t kDomainsOfACampaign = 10;
+constexpr size_t kRecipientsOfAMessage = 20;
+constexpr size_t kDomainsOfAMessage = 5;
+constexpr std::array<const char*, 4> kResting = {"ready", "deferred", "suspended", "parked"};  // Backlog::Resting
 
 json lines_of(const EffectiveShaping& shaping) {
     json lines = json::array();
@@ -227,6 +233,38 @@ json why_campaign(Engine& engine, const std::string& campaign) {
     return answer;
 }
 
+json why_message(Engine& engine, MessageId message) {
+    SharedState& shared = engine.shared();
+    json answer = {{"id", fmt::format("{:016x}{:016x}", message.file, message.place)}, {"waiting", 0}, {"recipients", json::array()},
+                   {"partly", false}, {"domains", json::array()}};
+    std::mutex mutex;
+    uint64_t waiting = 0;
+    std::set<std::string> domains;
+    std::vector<Backlog::Search> searches(shared.shards, Backlog::Search{.message = message});
+    std::atomic<bool> more = true;
+    while (more.exchange(false)) {
+        engine.on_each_shard([&](Shard& shard) {
+            Backlog::Search& search = searches[shard.number()];
+            const bool goes_on = shard.backlog().search(search, [&](const Record& record, Backlog::Resting how) {
+                std::scoped_lock lock(mutex);
+                if (++waiting > kRecipientsOfAMessage) return;
+                json entry = {{"recipient", shard.recipient_address(record)}, {"state", kResting[static_cast<size_t>(how)]},
+                              {"num_attempts", record.attempts}, {"possible_duplicate", record.possible_duplicate}};
+                if (how == Backlog::Resting::deferred) entry["next_due"] = record.due_s;
+                answer["recipients"].push_back(std::move(entry));
+                domains.emplace(shared.domains.name(record.domain));
+            });
+            if (goes_on) more = true;
+        });
+    }
+    answer["waiting"] = waiting;
+    for (const auto& search : searches)
+        if (search.partly) answer["partly"] = true;
+    for (const auto& domain : domains)
+        if (answer["domains"].size() < kDomainsOfAMessage) answer["domains"].push_back(why_domain(engine, domain));
+    return answer;
+}
+
 namespace {
 
 std::string suspension_text(const json& hold) {
@@ -268,9 +306,27 @@ std::string domain_text(const json& answer) {
     return text;
 }
 
+std::string message_text(const json& answer) {
+    std::string text = fmt::format("message {}: {} recipients wait\n", answer["id"].get<std::string>(),
+                                   answer["waiting"].get<uint64_t>());
+    if (answer["waiting"] == 0)
+        text += "  none is queued: what is left of it is about to be sent or being sent, or all of it is final: look for the id "
+                "in the delivery log\n";
+    if (answer["partly"].get<bool>()) text += "  the queue of a domain was too long to be looked through: there may be more\n";
+    for (const auto& each : answer["recipients"]) {
+        text += fmt::format("  {}: {}, {} attempts made", each["recipient"].get<std::string>(), each["state"].get<std::string>(),
+                            each["num_attempts"].get<int>());
+        if (each.contains("next_due")) text += ", next at " + local_time(each["next_due"].get<int64_t>());
+        text += each["possible_duplicate"].get<bool>() ? ", an earlier one may have arrived\n" : "\n";
+    }
+    for (const auto& domain : answer["domains"]) text += domain_text(domain);
+    return text;
+}
+
 }  // namespace
 
 std::string why_text(const json& answer) {
+    if (answer.contains("id")) return message_text(answer);
     if (!answer.contains("campaign")) return domain_text(answer);
     const auto& sums = answer["sums"];
     std::string text = fmt::format("campaign {}: {} ready, {} suspended, in {} domains\n", answer["campaign"].get<std::string>(),

@@ -19,6 +19,9 @@ std::string explain_text(const nlohmann::json& answer);
 nlohmann::json why_domain(Engine& engine, const std::string& domain);
 // Of a campaign: its domains with the most mail, each with its why.
 nlohmann::json why_campaign(Engine& engine, const std::string& campaign);
+// Of a message, by the id of the delivery log: its recipients that wait, and the why of their domains. Looks at every record
+// that waits, in slices.
+nlohmann::json why_message(Engine& engine, MessageId message);
 std::string why_text(const nlohmann::json& answer);
 
 }  // namespace postrider

@@ -1,6 +1,7 @@
 // `postrider explain` and `postrider why`.
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <fmt/format.h>
 
 #include "engine/admin_client.h"
 #include "engine/command_line.h"
@@ -72,19 +73,21 @@ int run_explain(int argc, char** argv) {
 }
 
 int run_why(int argc, char** argv) {
-    CLI::App app("Tells what the mail of a domain or a campaign waits for.", "postrider why");
-    app.footer("Examples:\n  postrider why gmail.com\n  postrider why --campaign spring");
+    CLI::App app("Tells what the mail of a domain or a campaign, or one message, waits for.", "postrider why");
+    app.footer("Examples:\n  postrider why gmail.com\n  postrider why --campaign spring\n"
+               "  postrider why 5f3a9c0e77d14b6200000000000000a1     by the id of the delivery log");
     Asked asked;
     int code = 0;
     bool campaign = false;
-    app.add_option("what", asked.what, "A recipient domain; a name without a dot is a campaign's")->required();
+    app.add_option("what", asked.what, "A recipient domain, or the id of a message; another name without a dot is a campaign's")->required();
     app.add_flag("--campaign", campaign, "It is a campaign, whatever its name looks like");
     if (!parse(app, argc, argv, asked, code)) return code;
     const auto config = load_to_ask(asked.config);
     if (!config) return kExitUsage;
-    campaign |= asked.what.find('.') == std::string::npos;
-    auto answer = admin_get(config->server.admin,
-                            std::string(campaign ? "/why?campaign=" : "/why?domain=") + query_value(asked.what));
+    const char* key = "domain";
+    if (campaign || asked.what.find('.') == std::string::npos)
+        key = !campaign && message_id_of(asked.what) ? "id" : "campaign";
+    auto answer = admin_get(config->server.admin, fmt::format("/why?{}={}", key, query_value(asked.what)));
     if (!answer) return tell_error("why", answer.error());
     return tell("why", asked, *answer, why_text);
 }

@@ -116,6 +116,8 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
         const auto found = last_replies_.find(domain);
         return found == last_replies_.end() ? nullptr : &found->second;
     }
+    // Of a record that waits here, for `why`: read from its file.
+    std::string recipient_address(const Record& record);
     // The domain's mail servers, for explain.
     using RouteAnswer = std::shared_ptr<std::promise<std::shared_ptr<const MailRoute>>>;
     void look_up(const std::string& domain, RouteAnswer answer) { spawn(gate_, answer_route(domain, std::move(answer))); }

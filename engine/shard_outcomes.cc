@@ -147,6 +147,15 @@ void Shard::log_unsent(RecordId id, const Outcome& outcome, LogType type) {
     if (loaded) reader_.unload(scratch_);
 }
 
+std::string Shard::recipient_address(const Record& record) {
+    std::string address("?@");
+    address += shared_.domains.name(record.domain);
+    if (!reader_.load(record, scratch_)) return address;
+    if (reader_.recipient(scratch_, record.recipient, scratch_recipient_)) address = scratch_recipient_.address;
+    reader_.unload(scratch_);
+    return address;
+}
+
 // The record waits for its time; log lines come before.
 void Shard::defer(RecordId id) {
     Record& record = shared_.arena[id];

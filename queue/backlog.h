@@ -108,6 +108,12 @@ class Backlog final : private Timer {
     // campaign, or tenant; what of a flow is deferred or in the window is not known without a look at each record.
     bool visit_domains(size_t& cursor, size_t most, const Flow& of,
                        const std::function<void(const DomainCounts&)>& visit) const;
+    // What waits here of one message: deferred, suspended, ready or in a parked domain, but for what is in windows. A slice at
+    // a time from a fresh `search` on; false at the end. What moves meanwhile may be told twice or not at all.
+    enum class Resting : uint8_t { ready, deferred, suspended, parked };
+    using Visit = std::function<void(const Record&, Resting)>;
+    struct Search;
+    bool search(Search& search, const Visit& visit);
     // Of one domain; empty when nothing of it is here.
     std::optional<DomainCounts> domain_counts(DomainId domain) const;
     // When the first deferred record of the domain is due; 0: none is, or it is not among the first few thousand that are.
@@ -143,6 +149,7 @@ class Backlog final : private Timer {
         Flow flow;
         auto operator<=>(const HeldKey&) const = default;
     };
+    void look_through(Search& search, const RecordChain& chain, Resting how, const Visit& visit);
     struct Walk {
         enum class Stage : uint8_t { idle, domains, buckets, held } stage = Stage::idle;
         size_t cursor = 0;          // of the domains
@@ -207,6 +214,15 @@ class Backlog final : private Timer {
     RecordChain suspects_;                 // of no domain for now: ready ones to be judged,
     RecordChain deferred_suspects_;        // and deferred ones, which their domains count still
     Walk walk_;
+};
+
+struct Backlog::Search {
+    MessageId message;
+    int64_t due_cursor_s = 0;   // of the buckets; INT64_MAX: done with them
+    HeldKey held_cursor{};
+    size_t cursor = 0;          // of the domains
+    uint64_t looked_at = 0;     // records
+    bool partly = false;        // a chain was too long to be looked through
 };
 
 }  // namespace postrider

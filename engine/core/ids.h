@@ -2,7 +2,10 @@
 // and sent to another shard.
 #pragma once
 
+#include <charconv>
 #include <cstdint>
+#include <optional>
+#include <string_view>
 
 namespace postrider {
 
@@ -21,5 +24,16 @@ struct MessageId {
     uint64_t place = 0;
     bool operator==(const MessageId&) const = default;
 };
+
+// Of the "id" of a delivery log line: 32 hexadecimal digits.
+inline std::optional<MessageId> message_id_of(std::string_view digits) {
+    MessageId id;
+    if (digits.size() != 32) return std::nullopt;
+    const char* half = digits.data() + 16;
+    const auto file = std::from_chars(digits.data(), half, id.file, 16);
+    const auto place = std::from_chars(half, half + 16, id.place, 16);
+    if (file.ptr != half || place.ptr != half + 16) return std::nullopt;
+    return id;
+}
 
 }  // namespace postrider

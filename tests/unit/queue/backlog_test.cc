@@ -4,6 +4,8 @@
 
 #include <gmock/gmock.h>
 
+#include "queue/message_reader.h"
+
 namespace postrider {
 namespace {
 
@@ -49,6 +51,47 @@ TEST_F(BacklogTest, ALateCampaignHasItsTurnSoon) {
     const auto got = pull_announced();
     ASSERT_EQ(got.size(), 5'003u);
     EXPECT_LE(std::ranges::find(got, late.back()) - got.begin(), ReadyWindow::kCells + 2 * 16 + 3);
+}
+
+// For `why ID`: wherever a record of the message rests, over many slices, and nothing of another message.
+TEST_F(BacklogTest, AMessageIsFoundWhereverItRests) {
+    SpoolFile file;
+    file.id = 77;
+    file.created_s = now_s();
+    const FileSlot slot = files_.add(file);
+    const auto rests = [&](Want want, uint32_t place) {
+        want.file = slot;
+        const RecordId id = make(want);
+        arena_[id].place = place;
+        RecordChain chain;
+        arena_.append(chain, id);
+        backlog_->accept(chain);
+    };
+    accept({}, ReadyWindow::kCells);  // the window of domain 1 is full
+    accept({.due_s = now_s() + 500}, 40'000);
+    accept({.domain = 2}, 40'000);
+    for (uint32_t place : {8u, 9u}) {
+        rests({}, place);
+        rests({.due_s = now_s() + 400}, place);
+        rests({.domain = 3, .due_s = now_s() + 600}, place);
+        rests({.domain = 2}, place);
+    }
+    backlog_->park(2, now_s() + 100, "its DNS fails");
+    Backlog::Search search{.message = message_id(77, 9)};
+    std::multiset<std::pair<DomainId, Backlog::Resting>> found;
+    size_t slices = 1;
+    while (backlog_->search(search, [&](const Record& record, Backlog::Resting how) {
+        EXPECT_EQ(record.place, 9u);
+        found.emplace(record.domain, how);
+    }))
+        ++slices;
+    using enum Backlog::Resting;
+    EXPECT_EQ(found, (std::multiset<std::pair<DomainId, Backlog::Resting>>{{1, ready}, {1, deferred}, {2, parked}, {3, deferred}}));
+    EXPECT_GT(slices, 2u);
+    EXPECT_FALSE(search.partly);
+    EXPECT_EQ(message_id_of("000000000000004d00000000000000a1"), (MessageId{77, 161}));
+    for (const char* bad : {"", "77", "000000000000004d00000000000000ag", "0x0000000000004d00000000000000a1", "-000000000000004d0000000000000a1"})
+        EXPECT_FALSE(message_id_of(bad)) << bad;
 }
 
 TEST_F(BacklogTest, WhatIsPutBackComesFirst) {
