@@ -59,7 +59,7 @@ void Backlog::put_back(RecordId id) {
 void Backlog::add_ready(Domain& home, RecordId id, bool front) {
     if (holds_ && set_aside(home, id)) return;
     const Record& record = arena_[id];
-    RecordChain& chain = home.classes[static_cast<size_t>(record.priority)].flows[{record.campaign, record.tenant}];
+    RecordChain& chain = flow_of(home, record);
     if (front)
         arena_.prepend(chain, id);
     else
@@ -67,6 +67,16 @@ void Backlog::add_ready(Domain& home, RecordId id, bool front) {
     ++home.ready;
     ++ready_;
     if (const int64_t created_s = files_[record.file].created_s; created_s < home.oldest_s) watch_age(home, created_s);
+}
+
+// The usual flow has one record, and goes into the window at once: its node is used again for the next one.
+RecordChain& Backlog::flow_of(Domain& home, const Record& record) {
+    Flows& flows = home.classes[static_cast<size_t>(record.priority)].flows;
+    const Flow key{record.campaign, record.tenant};
+    if (!spare_flow_ || flows.contains(key)) return flows[key];
+    spare_flow_.key() = key;
+    spare_flow_.mapped() = {};
+    return flows.insert(std::move(spare_flow_)).position->second;
 }
 
 void Backlog::watch_age(Domain& home, int64_t created_s) {
@@ -100,7 +110,7 @@ RecordId Backlog::next_ready(Domain& home) {
         const RecordId id = arena_.pop(flow->second);
         --klass.left;
         if (flow->second.empty()) {
-            klass.flows.erase(flow);
+            spare_flow_ = klass.flows.extract(flow);
             klass.left = 0;
         }
         --home.ready;

@@ -120,12 +120,12 @@ class Backlog final : private Timer {
     int64_t next_due_s(DomainId domain);
 
   private:
+    using Flows = std::map<Flow, RecordChain>;
     struct PriorityClass {
-        std::map<Flow, RecordChain> flows;  // non-empty ones
+        Flows flows;                        // non-empty ones
         Flow turn;                          // whose turn it is
         uint32_t left = 0;                  // records of its quantum left
     };
-    using Flows = std::map<Flow, RecordChain>;
     struct Domain {
         explicit Domain(DomainId i) : id(i) {}
         DomainId id;
@@ -180,6 +180,7 @@ class Backlog final : private Timer {
     bool flushed(const Domain& home, const Flow& flow) const;
     void flush_park(Domain& home);
     void add_ready(Domain& domain, RecordId id, bool front);
+    RecordChain& flow_of(Domain& domain, const Record& record);
     void add_deferred(Domain& domain, RecordId id);
     RecordId next_ready(Domain& domain);
     void fill(Domain& domain);
@@ -205,6 +206,7 @@ class Backlog final : private Timer {
     std::set<std::pair<int64_t, DomainId>> ages_;  // when the oldest ready record of a domain may be past max_age
     std::vector<DomainId> idle_;                     // domains that may be forgotten, windows that may be freed
     uint64_t ready_ = 0, deferred_ = 0;
+    Flows::node_type spare_flow_;
     std::shared_ptr<const HoldTable> holds_;
     uint32_t holds_version_ = 0;
     int64_t judged_to_s_ = 0;              // every record here was judged by the cancels up to this stamp

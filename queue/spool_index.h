@@ -13,6 +13,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory_resource>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -99,7 +100,8 @@ class IndexWriter {
     uint32_t checksum_ = 0;
     uint32_t recipients_here_ = 0;  // of the message being written
     std::string recipient_;         // the text of its last one
-    std::unordered_map<DomainId, uint32_t> domain_refs_;
+    std::pmr::monotonic_buffer_resource nodes_;
+    std::pmr::unordered_map<DomainId, uint32_t> domain_refs_{&nodes_};
     std::vector<DomainId> domains_;
     Result<void> state_;
 };

@@ -81,7 +81,8 @@ class Producer:
         return f"{self.files:07}.{'eml' if single else 'bsmtp'}", b"".join(out), messages
 
     def put(self):
-        """Hands one file over; returns the number of its recipients. Raises OSError when the disk does not take it."""
+        """Hands one file over; returns how many of its recipients the sink will take. Raises OSError when the disk does not
+        take it."""
         name, octets, messages = self.file()
         temporary, target = self.spool / "tmp" / name, self.spool / "new" / name
         with open(temporary, "wb") as file:
@@ -96,7 +97,7 @@ class Producer:
         if self.sync:
             sync_folder(target.parent)
             self.ledger.durable(name)
-        return sum(len(recipients) for _, recipients, _ in messages)
+        return sum(not recipient.startswith("no-") for _, recipients, _ in messages for recipient in recipients)
 
 
 def sync_folder(path):
