@@ -64,14 +64,14 @@ void Backlog::add_ready(Domain& home, RecordId id, bool front) {
         arena_.prepend(chain, id);
     else
         arena_.append(chain, id);
-    ++home.ready;
+    ++home.of(record.priority).ready;
     ++ready_;
     if (const int64_t created_s = files_[record.file].created_s; created_s < home.oldest_s) watch_age(home, created_s);
 }
 
 // The usual flow has one record, and goes into the window at once: its node is used again for the next one.
 RecordChain& Backlog::flow_of(Domain& home, const Record& record) {
-    Flows& flows = home.classes[static_cast<size_t>(record.priority)].flows;
+    Flows& flows = home.of(record.priority).flows;
     const Flow key{record.campaign, record.tenant};
     if (!spare_flow_ || flows.contains(key)) return flows[key];
     spare_flow_.key() = key;
@@ -96,28 +96,23 @@ void Backlog::add_deferred(Domain& home, RecordId id) {
     ++deferred_;
 }
 
-RecordId Backlog::next_ready(Domain& home) {
-    for (auto priority : {Priority::high, Priority::normal}) {
-        PriorityClass& klass = home.classes[static_cast<size_t>(priority)];
-        if (klass.flows.empty()) continue;
-        auto flow = klass.flows.lower_bound(klass.turn);
-        if (klass.left == 0 || flow == klass.flows.end() || flow->first != klass.turn) {
-            if (klass.left == 0) flow = klass.flows.upper_bound(klass.turn);
-            if (flow == klass.flows.end()) flow = klass.flows.begin();
-            klass.turn = flow->first;
-            klass.left = kQuantum;
-        }
-        const RecordId id = arena_.pop(flow->second);
-        --klass.left;
-        if (flow->second.empty()) {
-            spare_flow_ = klass.flows.extract(flow);
-            klass.left = 0;
-        }
-        --home.ready;
-        --ready_;
-        return id;
+RecordId Backlog::next_ready(PriorityClass& klass) {
+    auto flow = klass.flows.lower_bound(klass.turn);
+    if (klass.left == 0 || flow == klass.flows.end() || flow->first != klass.turn) {
+        if (klass.left == 0) flow = klass.flows.upper_bound(klass.turn);
+        if (flow == klass.flows.end()) flow = klass.flows.begin();
+        klass.turn = flow->first;
+        klass.left = kQuantum;
     }
-    return 0;
+    const RecordId id = arena_.pop(flow->second);
+    --klass.left;
+    if (flow->second.empty()) {
+        spare_flow_ = klass.flows.extract(flow);
+        klass.left = 0;
+    }
+    --klass.ready;
+    --ready_;
+    return id;
 }
 
 void Backlog::refill(DomainId id) {
@@ -128,25 +123,49 @@ void Backlog::refill(DomainId id) {
 void Backlog::fill(Domain& home) {
     if (home.version != holds_version_) look(home, false);
     if (home.parked_until_s) return;
-    if (home.ready > 0 && !home.window) home.window = std::make_unique<ReadyWindow>(home.id);
-    if (!home.window) {
-        if (home.deferred == 0) make_idle(home);  // its mail expired: nothing would come back for it
-        return;
-    }
-    home.window->refilling();
-    while (home.ready > 0 && home.window->size() < ReadyWindow::kCells) {
-        const RecordId id = next_ready(home);
-        if (!home.window->push(id, ReadyWindow::message_tag(arena_[id]))) {
+    for (auto priority : {Priority::high, Priority::normal}) fill_window(home, priority);
+    // Also when its mail has expired: nothing would come back for it.
+    if (home.in_windows() == 0 && home.deferred == 0) make_idle(home);
+}
+
+void Backlog::fill_window(Domain& home, Priority priority) {
+    PriorityClass& klass = home.of(priority);
+    if (klass.ready > 0 && !klass.window) klass.window = std::make_unique<ReadyWindow>(home.id, priority);
+    if (!klass.window) return;
+    ReadyWindow& window = *klass.window;
+    window.refilling();
+    while (klass.ready > 0 && window.size() < ReadyWindow::kCells) {
+        const RecordId id = next_ready(klass);
+        if (!window.push(id, ReadyWindow::message_tag(arena_[id]))) {
             add_ready(home, id, true);  // a consumer has claimed the cell but not yet freed it
             break;
         }
     }
-    home.window->set_behind(home.ready);
-    if (!home.window->empty()) {
-        if (home.window->announce()) owner_.announce(*home.window);
-    } else {
+    window.set_behind(klass.ready);
+    if (window.empty())
         make_idle(home);
-    }
+    else if (window.announce())
+        owner_.announce(window);
+}
+
+uint64_t Backlog::Domain::in_windows() const {
+    uint64_t sum = 0;
+    for (const auto& klass : classes)
+        if (klass.window) sum += klass.window->size();
+    return sum;
+}
+
+bool Backlog::Domain::windows_referenced() const {
+    return std::ranges::any_of(classes, [](const auto& klass) { return klass.window && klass.window->referenced(); });
+}
+
+// What is in the windows, the first last; consumers may pull at the same time, and go on with the rest.
+std::vector<RecordId> Backlog::pull_windows(Domain& home) {
+    std::vector<RecordId> pulled;
+    for (auto& klass : home.classes)
+        while (const RecordId id = klass.window ? klass.window->pull() : 0) pulled.push_back(id);
+    std::ranges::reverse(pulled);
+    return pulled;
 }
 
 void Backlog::make_idle(Domain& home) {
@@ -162,16 +181,15 @@ void Backlog::sweep() {
         auto found = domains_.find(id);
         Domain& home = *found->second;
         home.sweeping = false;
-        if (home.ready > 0 || (home.window && !home.window->empty())) {
+        for (auto& klass : home.classes)
+            if (klass.window && klass.ready == 0 && klass.window->empty() && !klass.window->referenced()) klass.window.reset();
+        if (home.ready() > 0 || home.in_windows() > 0) {
             fill(home);
-        } else if (home.window && home.window->referenced()) {
+        } else if (home.windows_referenced()) {
             make_idle(home);
-        } else {
-            home.window.reset();
-            if (home.deferred == 0 && home.held == 0 && !home.parked_until_s) {
-                watch_age(home, INT64_MAX);
-                domains_.erase(found);
-            }
+        } else if (home.deferred == 0 && home.held == 0 && !home.parked_until_s) {
+            watch_age(home, INT64_MAX);
+            domains_.erase(found);
         }
     }
 }
@@ -203,11 +221,7 @@ void Backlog::expire_due() {
     while (!ages_.empty() && ages_.begin()->first <= now_s()) {
         Domain& home = *domains_.at(ages_.begin()->second);
         watch_age(home, INT64_MAX);
-        // Back from the window, oldest in front as they were; whoever sends from it goes on with the rest.
-        std::vector<RecordId> taken;
-        if (home.window)
-            while (const RecordId id = home.window->pull()) taken.push_back(id);
-        for (auto id = taken.rbegin(); id != taken.rend(); ++id) add_ready(home, *id, true);
+        take_back(home);  // oldest in front, as they were
         const bool all = expire_old(home);
         fill(home);
         if (!all) break;  // the oldest of the rest is due still: it arms the next turn
@@ -224,7 +238,7 @@ bool Backlog::expire_old(Domain& home) {
             while (!chain.empty()) {
                 const RecordId id = arena_.pop(chain);
                 if (expired_now < kDueAtOnce && expired(arena_[id])) {
-                    --home.ready;
+                    --klass.ready;
                     --ready_;
                     ++expired_now;
                     owner_.expire(id);
@@ -243,8 +257,7 @@ bool Backlog::expire_old(Domain& home) {
 
 uint64_t Backlog::held() const {
     uint64_t sum = ready_ + deferred_ + held_count_ + suspects_.count;
-    for (const auto& [id, home] : domains_)
-        if (home->window) sum += home->window->size();
+    for (const auto& [id, home] : domains_) sum += home->in_windows();
     return sum;
 }
 
@@ -306,7 +319,7 @@ Backlog::Counts Backlog::counts() const {
     counts.deferred = deferred_;
     for (const DomainId id : parked_) {
         const Domain& home = *domains_.at(id);
-        counts.parked += home.ready + (home.window ? home.window->size() : 0);
+        counts.parked += home.ready() + home.in_windows();
     }
     if (!buckets_.empty()) counts.next_due_s = buckets_.begin()->first;
     if (!park_ends_.empty()) counts.next_due_s = std::min(counts.next_due_s, park_ends_.begin()->first);
@@ -316,10 +329,8 @@ Backlog::Counts Backlog::counts() const {
 }
 
 Backlog::DomainCounts Backlog::counts_of(const Domain& home) const {
-    DomainCounts counts{home.id,   home.ready, home.deferred, home.held, home.parked_until_s,
-                        home.why, home.site};
-    if (home.window) counts.ready += home.window->size();
-    return counts;
+    return {home.id,   home.ready() + home.in_windows(), home.deferred, home.held, home.parked_until_s,
+            home.why, home.site};
 }
 
 void Backlog::for_each_domain(const std::function<void(const DomainCounts&)>& visit) const {

@@ -1,8 +1,11 @@
 // The backlog of a shard: every record of the domains whose home it is, ready ones by priority class and campaign,
 // deferred ones in buckets of time. Plain and single-threaded; what other shards pull goes through ready windows.
 //
-//   accept, put_back, defer -> ready (high before normal, campaigns in turn) -> window -> a sending shard
+//   accept, put_back, defer -> ready (by priority class, campaigns in turn) -> the class's window -> a sending shard
 //                           -> deferred (due_s ahead) ------^ when due
+//
+// Each class of a domain has a window of its own: whoever serves a site takes what is urgent first, in whichever of its
+// domains it lies, however much else is ready (egress/site_worker.h).
 //
 // A parked domain (its DNS fails, its site is down) keeps its records where they are and announces nothing; they count as
 // waiting for a time. A record past max_age is handed to expire() when it comes due, by whoever pulls it, and wherever it
@@ -125,21 +128,26 @@ class Backlog final : private Timer {
         Flows flows;                        // non-empty ones
         Flow turn;                          // whose turn it is
         uint32_t left = 0;                  // records of its quantum left
+        uint64_t ready = 0;                 // records in the flows
+        std::unique_ptr<ReadyWindow> window;
     };
     struct Domain {
         explicit Domain(DomainId i) : id(i) {}
         DomainId id;
         PriorityClass classes[2];  // normal, high
-        uint64_t ready = 0;        // in the classes
         uint64_t deferred = 0;
         uint64_t held = 0;      // in held_
         SiteId site = 0;        // as last bound
         uint32_t version = 0;   // of the holds by which its records were looked at
-        std::unique_ptr<ReadyWindow> window;
         bool sweeping = false;      // in idle_, to be looked at by sweep()
         int64_t parked_until_s = 0;
         int64_t oldest_s = INT64_MAX;  // no ready record's file was claimed earlier; it is in ages_ with this
         std::string why;
+
+        PriorityClass& of(Priority priority) { return classes[static_cast<size_t>(priority)]; }
+        uint64_t ready() const { return classes[0].ready + classes[1].ready; }
+        uint64_t in_windows() const;
+        bool windows_referenced() const;
     };
 
     // A flow that is suspended, or was when the walk last came by.
@@ -182,8 +190,10 @@ class Backlog final : private Timer {
     void add_ready(Domain& domain, RecordId id, bool front);
     RecordChain& flow_of(Domain& domain, const Record& record);
     void add_deferred(Domain& domain, RecordId id);
-    RecordId next_ready(Domain& domain);
+    RecordId next_ready(PriorityClass& klass);
     void fill(Domain& domain);
+    void fill_window(Domain& domain, Priority priority);
+    std::vector<RecordId> pull_windows(Domain& domain);
     void make_idle(Domain& domain);
     void sweep();
     void watch_age(Domain& domain, int64_t created_s);

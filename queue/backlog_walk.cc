@@ -163,13 +163,13 @@ bool Backlog::judge_suspects() {
 // By the holds as they are now. `all`: also by cancels that its records were judged by before, because its site is new.
 void Backlog::look(Domain& home, bool all) {
     home.version = holds_version_;
-    if (home.window) take_back(home);
+    take_back(home);
     for (auto priority : {Priority::high, Priority::normal}) look_at_flows(home, priority, all);
     if (home.held > 0) look_at_held(home, all);
 }
 
 void Backlog::look_at_flows(Domain& home, Priority priority, bool all) {
-    auto& flows = home.classes[static_cast<size_t>(priority)].flows;
+    auto& flows = home.of(priority).flows;
     for (auto flow = flows.begin(); holds_ && flow != flows.end();) {
         const auto verdict = judge(*holds_, home, flow->first);
         const bool suspect = verdict.dies_to_s > (all ? 0 : judged_to_s_);
@@ -185,7 +185,7 @@ void Backlog::look_at_flows(Domain& home, Priority priority, bool all) {
             home.held += chain.count;
             held_count_ += chain.count;
         }
-        home.ready -= chain.count;
+        home.of(priority).ready -= chain.count;
         ready_ -= chain.count;
         flow = flows.erase(flow);
     }
@@ -206,19 +206,18 @@ void Backlog::look_at_held(Domain& home, bool all) {
         if (suspect) {
             arena_.append(suspects_, chain);
         } else {
-            arena_.append(home.classes[static_cast<size_t>(entry->first.priority)].flows[entry->first.flow], chain);
-            home.ready += chain.count;
+            PriorityClass& klass = home.of(entry->first.priority);
+            arena_.append(klass.flows[entry->first.flow], chain);
+            klass.ready += chain.count;
             ready_ += chain.count;
         }
         entry = held_.erase(entry);
     }
 }
 
-// What is in the window comes back to the front of its flows; consumers may pull at the same time.
+// What is in the windows comes back to the front of its flows.
 void Backlog::take_back(Domain& home) {
-    std::vector<RecordId> pulled;
-    while (const RecordId id = home.window->pull()) pulled.push_back(id);
-    for (const RecordId id : std::views::reverse(pulled)) add_ready(home, id, true);
+    for (const RecordId id : pull_windows(home)) add_ready(home, id, true);
 }
 
 bool Backlog::bound(DomainId id, SiteId site) {
@@ -228,7 +227,7 @@ bool Backlog::bound(DomainId id, SiteId site) {
     if (std::exchange(home.site, site) == site || !holds_ || !holds_->speaks_of_sites()) return true;
     look(home, true);
     fill(home);
-    return home.window && !home.window->empty();
+    return home.in_windows() > 0;
 }
 
 // ---- flushes
@@ -241,7 +240,7 @@ bool Backlog::flushed(const Domain& home, const Flow& flow) const {
 
 void Backlog::flush_park(Domain& home) {
     if (!home.parked_until_s) return;
-    if (home.window) take_back(home);
+    take_back(home);
     bool wanted = flushed(home, {});
     for (const auto& klass : home.classes)
         for (const auto& [flow, chain] : klass.flows) wanted |= flushed(home, flow);

@@ -1,4 +1,4 @@
-// The ready window: the lock-free queue of a domain. One producer, the domain's home shard, keeps it filled with records
+// The ready window: the lock-free queue of a domain and a priority class. One producer, the domain's home shard, keeps it filled with records
 // that may be sent now; any shard pulls from it, which is how one hot domain uses every core.
 //
 // Cells carry a sequence number (Vyukov's bounded queue): a cell is free for position p when its sequence is p, filled
@@ -29,11 +29,12 @@ class ReadyWindow {
   public:
     static constexpr uint32_t kCells = 64;
 
-    explicit ReadyWindow(DomainId domain) : domain_(domain) {
+    explicit ReadyWindow(DomainId domain, Priority priority = Priority::normal) : domain_(domain), priority_(priority) {
         for (uint32_t i = 0; i < kCells; ++i) cells_[i].sequence.store(i, std::memory_order_relaxed);
     }
 
     DomainId domain() const { return domain_; }
+    Priority priority() const { return priority_; }
 
     static uint32_t message_tag(const Record& record) {
         return static_cast<uint32_t>(mix64(record.file, record.place));
@@ -145,6 +146,7 @@ class ReadyWindow {
     std::atomic<bool> in_rotation_{false};
     std::atomic<uint32_t> references_{0};
     const DomainId domain_;
+    const Priority priority_;
     alignas(64) std::array<Cell, kCells> cells_;
 };
 

@@ -65,6 +65,9 @@ class Site {
     // How many shards keep connections here: each may have its share of the limit.
     void join() { participants_.fetch_add(1, std::memory_order_relaxed); }
     void part() { participants_.fetch_sub(1, std::memory_order_relaxed); }
+    // Windows of urgent mail that its home serves: while there are any, other shards do not take what is not urgent.
+    void set_urgent(uint32_t windows) { urgent_.store(windows, std::memory_order_relaxed); }
+    uint32_t urgent() const { return urgent_.load(std::memory_order_relaxed); }
     uint32_t participants() const { return std::max(1u, participants_.load(std::memory_order_relaxed)); }
 
     // Times in a row that no host could be reached; 0 after a session was opened.
@@ -85,6 +88,7 @@ class Site {
     CountLimit connections_;   // over all sources
     RateLimit message_rate_;
     std::atomic<uint32_t> participants_{0};
+    std::atomic<uint32_t> urgent_{0};
     std::atomic<uint32_t> failures_{0};
     mutable std::mutex mutex_;
     std::atomic<uint64_t> bindings_{0};

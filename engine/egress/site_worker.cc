@@ -46,9 +46,12 @@ void SiteWorker::attach(ReadyWindow& window, int64_t expires_ms) {
         window.drop_reference();
         return;
     }
-    rotation_.push_back({&window, expires_ms});
+    const bool urgent = window.priority() == Priority::high;
+    const size_t index = urgent ? urgent_ : rotation_.size();
+    rotation_.insert(rotation_.begin() + static_cast<std::ptrdiff_t>(index), {&window, expires_ms});
+    if (urgent) urgent_changed(+1);
     if (parked_until_ms_ > context_.reactor.now_ms()) {
-        leave_rotation(rotation_.size() - 1, true);
+        leave_rotation(index, true);
         const int64_t wait_s = (parked_until_ms_ - context_.reactor.now_ms() + 999) / 1000;
         context_.owner.park(window.domain(), context_.reactor.wall_us() / kUsPerSecond + wait_s, parked_why_);
         return;
@@ -66,7 +69,18 @@ void SiteWorker::leave_rotation(size_t index, bool abandon) {
     else if (!window.leave())
         return;
     rotation_.erase(rotation_.begin() + static_cast<std::ptrdiff_t>(index));
-    if (turn_ > index) --turn_;
+    if (index < urgent_) {
+        urgent_changed(-1);
+        if (urgent_turn_ > index) --urgent_turn_;
+    } else if (turn_ > index - urgent_) {
+        --turn_;
+    }
+}
+
+// The rotation is not empty.
+size_t SiteWorker::at_turn() {
+    if (urgent_ > 0) return urgent_turn_ < urgent_ ? urgent_turn_ : urgent_turn_ = 0;
+    return turn_ < rotation_.size() ? turn_ : turn_ = 0;
 }
 
 uint64_t SiteWorker::waiting() const {
@@ -95,6 +109,7 @@ QueuedMessage* SiteWorker::pull(SourceId source, const Taker& taker) {
 }
 
 QueuedMessage* SiteWorker::next_message(const PathView& path, const Taker& taker) {
+    if (gives_way()) return nullptr;
     if (context_.holds && context_.owner.suspended(site_)) return nullptr;
     if (!large_.empty()) {
         if (QueuedMessage* large = large_for(taker)) return large;
@@ -106,12 +121,12 @@ QueuedMessage* SiteWorker::next_message(const PathView& path, const Taker& taker
         for (auto& attachment : rotation_) attachment.expires_ms = 0;  // by new rules they may belong elsewhere
     }
     while (!rotation_.empty() && no_loading_before_ms_ <= context_.reactor.now_ms()) {
-        if (turn_ >= rotation_.size()) turn_ = 0;
-        Attachment& attachment = rotation_[turn_];
+        const size_t index = at_turn();
+        Attachment& attachment = rotation_[index];
         ReadyWindow& window = *attachment.window;
         if (attachment.expires_ms <= context_.reactor.now_ms()) {
             const DomainId domain = window.domain();  // its MX may have changed: bind it again
-            leave_rotation(turn_, true);
+            leave_rotation(index, true);
             if (home_) context_.owner.refill(domain);
             continue;
         }
@@ -119,8 +134,8 @@ QueuedMessage* SiteWorker::next_message(const PathView& path, const Taker& taker
         if (window.wants_refill()) context_.owner.refill(window.domain());
         if (!id) {
             const size_t before = rotation_.size();
-            leave_rotation(turn_, false);
-            if (rotation_.size() == before) ++turn_;  // mail has come meanwhile
+            leave_rotation(index, false);
+            if (rotation_.size() == before) next_turn();  // mail has come meanwhile
             continue;
         }
         if (context_.holds && context_.owner.take_held(id, &site_)) {
@@ -131,7 +146,7 @@ QueuedMessage* SiteWorker::next_message(const PathView& path, const Taker& taker
             context_.owner.expire(id);
             continue;
         }
-        ++turn_;
+        next_turn();
         auto message = spare();
         if (fill(*message, id, window, path, taker.rcpt_max)) {
             carried_ += message->transaction.size();
@@ -273,7 +288,7 @@ SourceId SiteWorker::first_source() const {
 
 void SiteWorker::pump() {
     const int64_t now_ms = context_.reactor.now_ms();
-    if (no_mail() || parked_until_ms_ > now_ms || no_loading_before_ms_ > now_ms) return;
+    if (no_mail() || gives_way() || parked_until_ms_ > now_ms || no_loading_before_ms_ > now_ms) return;
     if (!large_.empty()) (void)open_for_large();
     if (!context_.owner.may_send() || (context_.holds && context_.owner.suspended(site_))) return;
     const auto most = std::min(connection_window_.size(), allowed_at_most());

@@ -2,6 +2,9 @@
 //
 //   attach(window) -> rotation -> a connection that is free pulls the next message -> settled -> ...
 //
+// Windows of urgent mail stand first in the rotation, and are served in turn before any other, whatever their domain; while
+// the site's home has some, the shards that help it rest or have a part of them.
+//
 // Connection count follows the need (connection_window.h): it starts at one and grows while the mail that waits would keep
 // the connections there are busy for long, the receiver keeps its pace and the shard has time to spare; a failed connection
 // halves it; never above the shard's share of the path's limit. An idle connection waits idle_timeout for more and is retired
@@ -82,6 +85,14 @@ class SiteWorker {
     void could_not_open(PooledConnection& pooled, const SessionFailure& failure, const Candidate* last);
     void park_site(PooledConnection& pooled, const SessionFailure& failure, const Candidate* last);
     void leave_rotation(size_t index, bool abandon);
+    size_t at_turn();
+    // The site's home has urgent mail, and this shard has none of it.
+    bool gives_way() const { return !home_ && urgent_ == 0 && site_.urgent() > 0; }
+    void urgent_changed(ptrdiff_t by) {
+        urgent_ += static_cast<size_t>(by);
+        if (home_) site_.set_urgent(static_cast<uint32_t>(urgent_));
+    }
+    void next_turn() { ++(urgent_ > 0 ? urgent_turn_ : turn_); }
     bool no_mail() const { return draining_ || (rotation_.empty() && large_.empty()); }
 
     // Messages set apart (site_large_mail.cc).
@@ -126,8 +137,9 @@ class SiteWorker {
     const bool home_;
     std::shared_ptr<const SiteView> view_;
     uint64_t binding_version_ = 0;
-    std::vector<Attachment> rotation_;
-    size_t turn_ = 0;
+    std::vector<Attachment> rotation_;  // urgent_ of high priority first
+    size_t urgent_ = 0;
+    size_t turn_ = 0, urgent_turn_ = 0;  // whose it is, among the normal and among the urgent ones
     std::vector<std::unique_ptr<PooledConnection>> connections_;
     std::vector<PooledConnection*> idle_;  // the most recent last
     std::vector<std::unique_ptr<QueuedMessage>> spares_;

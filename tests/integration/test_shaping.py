@@ -92,6 +92,30 @@ class ShapingTest(harness.Case):
     def test_rates_hold_and_are_used_with_four_shards(self):
         self.check_rates(4)
 
+    def test_urgent_mail_of_a_site_goes_first_whatever_its_domain(self):
+        """x-priority: high is a strict class: receipts to many domains of a site do not wait behind its newsletters."""
+        sink = receivers.Sink(self, 1, "--sites", "1", store=False)
+        engine = harness.Engine(self, sink.dns_port, shaping='["default"]\nsite_max_message_rate = "200/s"\n')
+
+        def put(name, count, domains, fields):
+            engine.put(f"{name}.bsmtp", "".join(
+                f"MAIL FROM:<news@sender.test>\nRCPT TO:<{name}{n}@d{n % domains}.test>\nDATA\n{fields}Subject: {n}\n\ntext\n.\n"
+                for n in range(count)).encode())
+
+        put("news", 20_000, 300, "")
+        process = engine.start()
+        self.eventually(lambda: len(engine.log()) > 200, "newsletters flow", 40)
+        put("receipt", 400, 40, "x-priority: high\n")
+        self.eventually(lambda: sum(r["recipient"].startswith("receipt") for r in engine.log()) == 400, "receipts arrive", 40)
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(20), 0, process.text())
+        sink.process.end()  # it writes its log out
+        order = [e["recipients"][0].startswith("receipt") for e in shaping_log.transactions(shaping_log.events(sink.log_file))]
+        self.assertEqual(sum(order), 400)
+        first, last = order.index(True), len(order) - 1 - order[::-1].index(True)
+        newsletters = order[first:last].count(False)
+        self.assertLess(newsletters, 40, "newsletters between the first receipt and the last")
+
     def check_connections(self, shards, shaping, limit):
         sink = receivers.Sink(self, 1, "--latency", "20ms", store=False)
         engine = harness.Engine(self, sink.dns_port, shaping=shaping, shards=shards)

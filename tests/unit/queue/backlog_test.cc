@@ -17,14 +17,18 @@ std::vector<RecordId> joined(std::vector<RecordId> first, const std::vector<Reco
     return first;
 }
 
-TEST_F(BacklogTest, HighPriorityGoesBeforeNormal) {
-    const auto window_full = accept({}, ReadyWindow::kCells);  // these are in the window already
-    const auto normal = accept({}, 20);
+// Each class has its window, so that whoever serves the site may take what is urgent of all its domains first.
+TEST_F(BacklogTest, EachPriorityClassHasItsWindow) {
+    const auto normal = accept({}, ReadyWindow::kCells + 20);
     const auto high = accept({.priority = Priority::high}, 20);
-    EXPECT_EQ(backlog_->counts().ready, 40u);
-    ASSERT_EQ(owner_.announced.size(), 1u) << "one window, one announcement";
-    EXPECT_EQ(pull_announced(), joined(joined(window_full, high), normal));
+    EXPECT_EQ(backlog_->counts().ready, 20u);
+    ASSERT_EQ(owner_.announced.size(), 2u) << "a window each, an announcement each";
+    EXPECT_EQ(owner_.announced[0]->priority(), Priority::normal);
+    EXPECT_EQ(owner_.announced[1]->priority(), Priority::high);
+    EXPECT_EQ(domains()[1].ready, ReadyWindow::kCells + 40u);
+    EXPECT_EQ(pull_announced(), joined(high, normal)) << "the last announced first";
     EXPECT_EQ(backlog_->counts().ready, 0u);
+    EXPECT_EQ(backlog_->held(), 0u);
 }
 
 TEST_F(BacklogTest, CampaignsTakeTurnsOfSixteen) {
