@@ -104,7 +104,6 @@ class Intake final : private Operation, private Timer {
     uint64_t refused() const { return refused_; }
 
   private:
-    static constexpr size_t kReadBlock = 256 * 1024;
     struct Job;
     class JobHandler;
     struct Name {
@@ -129,8 +128,6 @@ class Intake final : private Operation, private Timer {
     void begin(const Name& name);
     void begin_job(SpoolFile file, FileDescriptor data, const RecoveredFile* recovered);
     bool work();
-    void begin_parsing(Job& job);
-    void end_parsing(Job& job);
     Result<void> read_block(Job& job);
     Result<void> finish_reading(Job& job);
     Result<void> open_index(Job& job, bool verify);

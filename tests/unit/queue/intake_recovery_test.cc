@@ -186,23 +186,6 @@ TEST_F(RecoveryTest, AFileThatWasChangedIsRefused) {
     EXPECT_EQ(read_file(spool_ / "bad/a.eml"), eml({"other@x.example"}));
 }
 
-// Whatever lies under the claimed name now, it is not left in active/ without a word.
-TEST_F(RecoveryTest, AFileThatCannotBeReadIsRefused) {
-    for (const bool journalled : {true, false}) {
-        spool_.drop("a.eml", eml({"a@x.example"}));
-        const Before before = first_run();
-        const std::string path = spool_.active(before.id, "");
-        ASSERT_EQ(unlink(path.c_str()), 0);
-        ASSERT_EQ(symlink("/etc/hostname", path.c_str()), 0);
-        Run run(*this);
-        run.start_and_settle(journalled ? state({claim_record(before)}) : nullptr);
-        EXPECT_TRUE(run.owner.records.empty());
-        EXPECT_NE(access(path.c_str(), F_OK), 0);
-        const std::string name = journalled ? "bad/a.eml" : "bad/" + file_id_text(before.id);
-        EXPECT_THAT(read_file(spool_ / (name + ".reason")), ::testing::HasSubstr("cannot be read"));
-    }
-}
-
 TEST_F(RecoveryTest, ARefusedMessageIsNotSetAsideTwice) {
     spool_.drop("a.bsmtp", batch({"a@x.example"}, "", "bare \r here") + batch({"b@x.example"}));
     const Before before = first_run();
