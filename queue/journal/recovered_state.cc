@@ -1,9 +1,7 @@
 #include "queue/journal/recovered_state.h"
 
-#include <algorithm>
 #include <cstring>
 #include <tuple>
-#include <utility>
 
 #include "engine/core/check.h"
 #include "engine/core/hash.h"
@@ -72,13 +70,13 @@ void RecoveredState::add_segment(OldSegment segment) {
 std::string_view RecoveredState::keep_name(std::string_view name) {
     if (name.empty()) return {};
     if (name_room_ < name.size()) {
-        name_room_ = names_.empty() ? kFirstNameBlock : kNameBlock;
-        names_.push_back(std::make_unique_for_overwrite<char[]>(name_room_));
-        name_at_ = names_.back().get();
+        names_.push_back(std::make_unique_for_overwrite<char[]>(kNameBlock));
+        name_room_ = kNameBlock;
     }
-    std::memcpy(name_at_, name.data(), name.size());
+    char* at = names_.back().get() + (kNameBlock - name_room_);
+    std::memcpy(at, name.data(), name.size());
     name_room_ -= name.size();
-    return {std::exchange(name_at_, name_at_ + name.size()), name.size()};
+    return {at, name.size()};
 }
 
 void RecoveredState::merge_claim(RecoveredFile& file, const JournalRecord& record) {
@@ -113,26 +111,13 @@ void RecoveredState::merge(const JournalRecord& record) {
             entry.time_s = record.time_s;
             entry.due_s = record.due_s;
         }
-        if (unsorted_.size() == unsorted_.capacity()) make_room();
+        if (unsorted_.size() == unsorted_.capacity()) sort_in();
         unsorted_.push_back({index, entry});
     }
 }
 
-// For a small journal little; then portions that are sorted in, a fixed part of what is kept, so that sorting in costs the
-// same for each recipient however many there are.
-void RecoveredState::make_room() {
-    if (unsorted_.capacity() < kPortionLeast) {
-        unsorted_.reserve(std::min(kPortionLeast, std::max<size_t>(256, 4 * unsorted_.capacity())));
-        return;
-    }
-    sort_in();
-    const size_t room = std::max(kPortionLeast, kept_ / 4);
-    if (unsorted_.capacity() >= room) return;
-    unsorted_ = {};
-    unsorted_.reserve(room);
-}
-
-// Leaves unsorted_ empty.
+// Leaves unsorted_ empty, with room for the next portion: a fixed part of what is kept, so that sorting in costs the same
+// for each recipient however many there are.
 void RecoveredState::sort_in() {
     std::ranges::sort(unsorted_, {}, [](const Unsorted& entry) {
         return std::tuple(entry.file_index, place_of(entry.recipient));
@@ -145,6 +130,11 @@ void RecoveredState::sort_in() {
         first = last;
     }
     unsorted_.clear();
+    const size_t room = std::max(kUnsortedLeast, kept_ / 4);
+    if (unsorted_.capacity() < room) {
+        unsorted_ = {};
+        unsorted_.reserve(room);
+    }
 }
 
 // Merges two ascending sequences; `more` may name a recipient several times.

@@ -78,8 +78,8 @@ class RecoveredState {
     void add_segment(OldSegment segment);
 
   private:
-    static constexpr size_t kPortionLeast = size_t{1} << 19;
-    static constexpr size_t kFirstNameBlock = size_t{1} << 12, kNameBlock = size_t{1} << 16;
+    static constexpr size_t kUnsortedLeast = size_t{1} << 19;
+    static constexpr size_t kNameBlock = size_t{1} << 16;
     struct Unsorted {
         uint32_t file_index;
         RecoveredRecipient recipient;
@@ -88,7 +88,6 @@ class RecoveredState {
     uint32_t* slot_of(FileId id);
     RecoveredFile& file_of(FileId id, uint32_t& index);
     void merge_claim(RecoveredFile& file, const JournalRecord& record);
-    void make_room();
     void sort_in();
     void join_into(RecoveredFile& file, std::span<const Unsorted> more);
     std::string_view keep_name(std::string_view name);
@@ -99,8 +98,7 @@ class RecoveredState {
     std::vector<Unsorted> unsorted_;
     size_t kept_ = 0;  // recipients in the files
     std::vector<std::unique_ptr<char[]>> names_;
-    size_t name_room_ = 0;  // left in the last block,
-    char* name_at_ = nullptr;  // from here on
+    size_t name_room_ = 0;  // left in the last block
     std::vector<OldSegment> segments_;
     uint64_t next_sequence_ = 1;
 };

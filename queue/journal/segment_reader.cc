@@ -1,36 +1,23 @@
 #include "queue/journal/segment_reader.h"
 
-#include <algorithm>
 #include <cstring>
 
 #include "engine/io/files.h"
 
 namespace postrider {
-namespace {
-
-constexpr size_t kBuffer = size_t{1} << 20;
-
-// For a small segment no more than it needs: most are, and their buffers would cost more than their records.
-size_t buffer_size(int fd) {
-    const auto status = files::status(fd);
-    return status ? std::min(kBuffer, static_cast<size_t>(status->st_size) + kRecordSizeMax) : kBuffer;
-}
-
-}  // namespace
 
 SegmentReader::SegmentReader(int fd, const SegmentName& name)
     : fd_(fd),
       name_(name),
       seed_(segment_seed(name)),
-      size_(buffer_size(fd)),
-      buffer_(std::make_unique_for_overwrite<char[]>(size_)) {}
+      buffer_(std::make_unique_for_overwrite<char[]>(kBuffer)) {}
 
 Result<void> SegmentReader::fill() {
     if (at_end_ || end_ - begin_ >= kRecordSizeMax) return {};
     std::memmove(buffer_.get(), buffer_.get() + begin_, end_ - begin_);
     end_ -= begin_;
     begin_ = 0;
-    const size_t wanted = size_ - end_;
+    const size_t wanted = kBuffer - end_;
     auto got = files::read_at(fd_, buffer_.get() + end_, wanted, file_offset_);
     if (!got)
         return fail("journal segment " + segment_file_name(name_) + ": " + got.error().text,

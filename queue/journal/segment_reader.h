@@ -30,6 +30,8 @@ class SegmentReader {
     Result<Item> next();
 
   private:
+    static constexpr size_t kBuffer = size_t{1} << 20;
+
     // Makes a whole record's octets, or all there are, visible.
     Result<void> fill();
     std::span<const char> view() const { return {buffer_.get() + begin_, end_ - begin_}; }
@@ -40,7 +42,6 @@ class SegmentReader {
     int fd_;
     SegmentName name_;
     uint32_t seed_;
-    size_t size_;
     std::unique_ptr<char[]> buffer_;
     size_t begin_ = 0, end_ = 0;
     uint64_t file_offset_ = 0;  // of buffer_[end_]
