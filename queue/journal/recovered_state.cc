@@ -117,7 +117,7 @@ void RecoveredState::merge(const JournalRecord& record) {
 }
 
 // Leaves unsorted_ empty, with room for the next portion: a fixed part of what is kept, so that sorting in costs the same
-// for each recipient however many there are.
+// for each recipient however many there are. The first portions are small: most journals are.
 void RecoveredState::sort_in() {
     std::ranges::sort(unsorted_, {}, [](const Unsorted& entry) {
         return std::tuple(entry.file_index, place_of(entry.recipient));
@@ -130,7 +130,8 @@ void RecoveredState::sort_in() {
         first = last;
     }
     unsorted_.clear();
-    const size_t room = std::max(kUnsortedLeast, kept_ / 4);
+    const size_t grown = std::max(kUnsortedFirst, 4 * unsorted_.capacity());
+    const size_t room = std::max(std::min(grown, kUnsortedLeast), kept_ / 4);
     if (unsorted_.capacity() < room) {
         unsorted_ = {};
         unsorted_.reserve(room);

@@ -78,7 +78,8 @@ class RecoveredState {
     void add_segment(OldSegment segment);
 
   private:
-    static constexpr size_t kUnsortedLeast = size_t{1} << 19;
+    static constexpr size_t kUnsortedFirst = size_t{1} << 8;
+    static constexpr size_t kUnsortedLeast = size_t{1} << 19;  // once there is that much
     static constexpr size_t kNameBlock = size_t{1} << 16;
     struct Unsorted {
         uint32_t file_index;

@@ -8,7 +8,7 @@
 // * Damage. Bad octets before a mark, in a sealed segment, or a segment without its seal that is not its shard's last:
 //   reported with file and offset; the records that follow are salvaged by their checksums. Nothing is guessed.
 //
-// Memory: one buffer of 1 MiB, and the state (recovered_state.h).
+// Memory: one buffer of 1 MiB at most, and the state (recovered_state.h).
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,6 @@
 #include "queue/journal/segment_reader.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "engine/io/files.h"
@@ -7,17 +8,25 @@
 namespace postrider {
 
 SegmentReader::SegmentReader(int fd, const SegmentName& name)
-    : fd_(fd),
-      name_(name),
-      seed_(segment_seed(name)),
-      buffer_(std::make_unique_for_overwrite<char[]>(kBuffer)) {}
+    : fd_(fd), name_(name), seed_(segment_seed(name)) {}
+
+Result<void> SegmentReader::make_buffer() {
+    auto st = files::status(fd_);
+    if (!st) return fail("journal segment " + segment_file_name(name_) + ": " + st.error().text, st.error().code);
+    // One octet more than the file has: the first read tells that it is all.
+    capacity_ = std::clamp<size_t>(static_cast<size_t>(st->st_size) + 1, 2 * kRecordSizeMax, kBufferMost);
+    buffer_ = std::make_unique_for_overwrite<char[]>(capacity_);
+    return {};
+}
 
 Result<void> SegmentReader::fill() {
     if (at_end_ || end_ - begin_ >= kRecordSizeMax) return {};
+    if (!buffer_)
+        if (auto made = make_buffer(); !made) return made;
     std::memmove(buffer_.get(), buffer_.get() + begin_, end_ - begin_);
     end_ -= begin_;
     begin_ = 0;
-    const size_t wanted = kBuffer - end_;
+    const size_t wanted = capacity_ - end_;
     auto got = files::read_at(fd_, buffer_.get() + end_, wanted, file_offset_);
     if (!got)
         return fail("journal segment " + segment_file_name(name_) + ": " + got.error().text,

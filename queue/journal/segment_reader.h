@@ -30,8 +30,9 @@ class SegmentReader {
     Result<Item> next();
 
   private:
-    static constexpr size_t kBuffer = size_t{1} << 20;
+    static constexpr size_t kBufferMost = size_t{1} << 20;
 
+    Result<void> make_buffer();
     // Makes a whole record's octets, or all there are, visible.
     Result<void> fill();
     std::span<const char> view() const { return {buffer_.get() + begin_, end_ - begin_}; }
@@ -43,6 +44,7 @@ class SegmentReader {
     SegmentName name_;
     uint32_t seed_;
     std::unique_ptr<char[]> buffer_;
+    size_t capacity_ = 0;  // of it: the whole file, if it is small
     size_t begin_ = 0, end_ = 0;
     uint64_t file_offset_ = 0;  // of buffer_[end_]
     bool at_end_ = false;

@@ -1,4 +1,6 @@
-// Journals damaged in every way a disk can think of, through recovery, in memory: `mutate-journal [COUNT [SEED [FIRST]]]`.
+// Journals damaged in every way a disk can think of, through recovery, in memory: `mutate-journal [COUNT [SEED [FIRST
+// [THREADS]]]]`. The program links a file system of its own (memory_files.h): no mutant costs a system call, so that ten
+// million under the sanitizers are a matter of an hour or two.
 //
 // A base is a small set of segments as a shard leaves them: claims, intents, results, marks, sealed or torn at the end.
 // A mutant is a base with a few of: bits flipped, octets overwritten, a stretch removed, inserted, repeated, swapped or
@@ -10,20 +12,20 @@
 //   * what it recovered is made of true records alone: nothing is settled that the base did not settle;
 //   * run again on what it left, it comes to the same state: it may be killed and repeated.
 // Seed and number of a mutant are printed when it fails: `mutate-journal 1 SEED NUMBER` repeats it.
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "engine/core/hash.h"
 #include "queue/journal/recovery.h"
+#include "tests/crash/memory_files.h"
 
 namespace postrider {
 namespace {
@@ -137,40 +139,6 @@ bool mutate(Random& random, Disk& disk) {
 
 // ---- recovery, and what it came to
 
-class Folder {
-  public:
-    Folder() {
-        std::string pattern = "/dev/shm/postrider-mutants-XXXXXX";
-        path_ = mkdtemp(pattern.data()) ? pattern : "";
-        fd_ = open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    }
-    ~Folder() {
-        fill({});
-        close(fd_);
-        rmdir(path_.c_str());
-    }
-    Folder(const Folder&) = delete;
-    Folder& operator=(const Folder&) = delete;
-    int fd() const { return fd_; }
-
-    // Names that stay are overwritten: making and removing files is most of the cost.
-    void fill(const Disk& disk) {
-        for (const auto& [name, octets] : there_)
-            if (!disk.contains(name)) unlinkat(fd_, name.c_str(), 0);
-        for (const auto& [name, octets] : disk) {
-            const int file = openat(fd_, name.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-            if (file < 0 || write(file, octets.data(), octets.size()) != static_cast<ssize_t>(octets.size())) std::abort();
-            close(file);
-        }
-        there_ = disk;
-    }
-
-  private:
-    std::string path_;
-    int fd_;
-    Disk there_;
-};
-
 struct Fate {
     RecordKind kind{};
     uint16_t result = 0, intent = 0;
@@ -187,7 +155,7 @@ struct State {
     bool same(const State& other) const { return refused == other.refused && fates == other.fates && names == other.names; }
 };
 
-State recover(const Folder& folder) {
+State recover(const MemoryFolder& folder) {
     State state;
     RecoveryReport report;
     const auto recovered = recover_journals(folder.fd(), report);
@@ -226,39 +194,68 @@ const char* judge(const State& before, const State& after, const State& again, b
     return nullptr;
 }
 
-int run(uint64_t count, uint64_t seed, uint64_t first) {
-    Folder folder;
-    const auto begun = std::chrono::steady_clock::now();
+struct Counts {
     uint64_t reported = 0, refused = 0, harmless = 0, unseen = 0;
-    Disk base;
-    State before;
-    for (uint64_t n = first; n < first + count; ++n) {
+};
+
+constexpr uint64_t kFamily = 50;  // mutants that share a base
+
+// The mutants of one family that are in [first, end). False: one was wrong, and was told.
+bool run_family(MemoryFolder& folder, uint64_t family, uint64_t seed, uint64_t first, uint64_t end, Counts& counts) {
+    Random of_base(mix64(seed ^ 0x62617365, family));
+    const Disk base = make_base(of_base);
+    folder.files = base;
+    const State before = recover(folder);
+    for (uint64_t n = std::max(first, family * kFamily); n < std::min(end, (family + 1) * kFamily); ++n) {
         Random random(mix64(seed, n));
-        const uint64_t family = n / 50;  // that share a base
-        if (n == first || n % 50 == 0) {
-            Random of_base(mix64(seed ^ 0x62617365, family));
-            base = make_base(of_base);
-            folder.fill(base);
-            before = recover(folder);
-        }
         Disk mutant = base;
         const bool in_place = mutate(random, mutant) && !is_prefix(base, mutant);
-        folder.fill(mutant);
+        folder.files.swap(mutant);
         const State after = recover(folder);
         const State again = recover(folder);
         if (const char* wrong = judge(before, after, again, in_place)) {
             std::printf("mutate-journal: mutant %llu of seed %llu: %s\n", static_cast<unsigned long long>(n),
                         static_cast<unsigned long long>(seed), wrong);
-            return 1;
+            return false;
         }
-        ++(after.refused ? refused : after.reported ? reported : after.same(before) ? harmless : unseen);
+        ++(after.refused         ? counts.refused
+           : after.reported      ? counts.reported
+           : after.same(before)  ? counts.harmless
+                                 : counts.unseen);
+    }
+    return true;
+}
+
+int run(uint64_t count, uint64_t seed, uint64_t first, unsigned threads) {
+    const auto begun = std::chrono::steady_clock::now();
+    std::atomic<uint64_t> next_family{first / kFamily};
+    std::atomic<bool> wrong{false};
+    std::vector<Counts> counts(threads);
+    std::vector<std::thread> workers;
+    for (unsigned i = 0; i < threads; ++i)
+        workers.emplace_back([&, i] {
+            MemoryFolder folder;
+            for (;;) {
+                const uint64_t family = next_family.fetch_add(1);
+                if (family * kFamily >= first + count || wrong) return;
+                if (!run_family(folder, family, seed, first, first + count, counts[i])) wrong = true;
+            }
+        });
+    for (auto& worker : workers) worker.join();
+    if (wrong) return 1;
+    Counts all;
+    for (const Counts& part : counts) {
+        all.reported += part.reported;
+        all.refused += part.refused;
+        all.harmless += part.harmless;
+        all.unseen += part.unseen;
     }
     const double s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
     std::printf("  %llu mutants in %.0f s (%.0f/s): %llu reported, %llu refused, %llu without effect, %llu with whole "
                 "records moved, removed or cut at the end; none settled what was not\n",
                 static_cast<unsigned long long>(count), s, static_cast<double>(count) / s,
-                static_cast<unsigned long long>(reported), static_cast<unsigned long long>(refused),
-                static_cast<unsigned long long>(harmless), static_cast<unsigned long long>(unseen));
+                static_cast<unsigned long long>(all.reported), static_cast<unsigned long long>(all.refused),
+                static_cast<unsigned long long>(all.harmless), static_cast<unsigned long long>(all.unseen));
     return 0;
 }
 
@@ -268,5 +265,7 @@ int run(uint64_t count, uint64_t seed, uint64_t first) {
 int main(int argc, char** argv) {
     return postrider::run(argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 100'000,
                           argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1,
-                          argc > 3 ? std::strtoull(argv[3], nullptr, 10) : 0);
+                          argc > 3 ? std::strtoull(argv[3], nullptr, 10) : 0,
+                          argc > 4 ? static_cast<unsigned>(std::strtoul(argv[4], nullptr, 10))
+                                   : std::max(1u, std::thread::hardware_concurrency()));
 }
