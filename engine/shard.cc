@@ -484,7 +484,7 @@ void Shard::refused_file(FileId id, const std::string& name, uint64_t size, cons
     record.created_s = now_s();
     record.file = name;
     log_->append(record);
-    if (id) journal_->forget(id);
+    if (id) forget(id);
 }
 
 void Shard::publishing_done(FileSlot slot) {
@@ -496,7 +496,7 @@ void Shard::nothing_left(FileId id) {
     POSTRIDER_CRASH_POINT("recovery.nothing_left");
     (void)shared_.spool->remove_active(id, kIndexSuffix);
     if (auto removed = shared_.spool->remove_active(id, ""); !removed) return trouble(removed.error());
-    for (ShardId to = 0; to < shared_.shards; ++to) reactor_->post(to, Mail{kForget, 0, 0, id, 0});
+    forget(id);
 }
 
 void Shard::trouble(const Error& error) {

@@ -174,6 +174,7 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     void register_mail();
     void on_durable(std::span<const Release> releases);
     void file_settled(FileSlot slot);
+    void forget(FileId id);
     bool settle_doomed();
     void run_calls();
     void count();

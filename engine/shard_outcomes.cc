@@ -238,9 +238,16 @@ void Shard::file_settled(FileSlot slot) {
     POSTRIDER_CRASH_POINT("remove.index.before");
     if (file.indexed) (void)shared_.spool->remove_active(id, kIndexSuffix);
     POSTRIDER_CRASH_POINT("remove.file.before");
-    if (auto removed = shared_.spool->remove_active(id, ""); !removed) trouble(removed.error());
+    auto removed = shared_.spool->remove_active(id, "");
+    if (!removed) trouble(removed.error());
     POSTRIDER_CRASH_POINT("remove.file.after");
     shared_.files.remove(slot);
+    // A file that could not be removed is found at the next start: its records must be there to say that all is done.
+    if (removed || removed.error().code == ENOENT) forget(id);
+}
+
+// The file is gone: segments that speak of it may be any shard's.
+void Shard::forget(FileId id) {
     journal_->forget(id);
     for (ShardId to = 0; to < shared_.shards; ++to)
         if (to != reactor_->shard()) reactor_->post(to, Mail{kForget, 0, 0, id, 0});

@@ -104,6 +104,7 @@ class Intake final : private Operation, private Timer {
     uint64_t refused() const { return refused_; }
 
   private:
+    static constexpr size_t kReadBlock = 256 * 1024;
     struct Job;
     class JobHandler;
     struct Name {
@@ -122,25 +123,29 @@ class Intake final : private Operation, private Timer {
     bool refused_by_kind(const std::string& folder, const std::string& name) const;
     void on_timer() override {}
 
-    // Files.
+    // Claims.
     bool begin_next();
     bool begin_recovered();
+    Result<FileDescriptor> look_at_recovered(SpoolFile& file, const RecoveredFile* claim);
     void begin(const Name& name);
+    void end_job();
+    void put_off(const Name& name, const Error& error);
+    void pause(const Error& error);
+    void trouble_over();
+    // Reading.
     void begin_job(SpoolFile file, FileDescriptor data, const RecoveredFile* recovered);
     bool work();
     Result<void> read_block(Job& job);
+    Result<void> report_block(Job& job);
     Result<void> finish_reading(Job& job);
+    void refuse_job(const std::string& why);
+    // Publishing.
+    Result<DomainId> intern_domain(Job& job, std::string_view domain);
+    void begin_publishing(Job& job);
     Result<void> open_index(Job& job, bool verify);
     Result<void> publish_step(Job& job);
-    void publish_recipients(Job& job, RecordChain chain, uint32_t place, const Envelope& envelope);
     void publish_small(Job& job);
-    void refuse_job(const std::string& why);
-    void end_job();
-    void pause(const Error& error);
-    void trouble_over();
-    Result<void> report_block(Job& job);
-    void begin_publishing(Job& job);
-    void put_off(const Name& name, const Error& error);
+    void publish_recipients(Job& job, RecordChain chain, uint32_t place, const Envelope& envelope);
 
     Reactor& reactor_;
     size_t shards_;

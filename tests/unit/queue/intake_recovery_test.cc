@@ -186,6 +186,34 @@ TEST_F(RecoveryTest, AFileThatWasChangedIsRefused) {
     EXPECT_EQ(read_file(spool_ / "bad/a.eml"), eml({"other@x.example"}));
 }
 
+// By a link in its place, or another owner: its mail can never be sent, and is told of as refused.
+TEST_F(RecoveryTest, AFileThatCannotBeReadAnyMoreIsSetAside) {
+    for (const bool journalled : {true, false}) {
+        spool_.drop("a.eml", eml({"a@x.example"}));
+        const Before before = first_run();
+        const std::string file = spool_.active(before.id);
+        ASSERT_EQ(unlink(file.c_str()), 0);
+        ASSERT_EQ(symlink("/dev/null", file.c_str()), 0);
+        Run run(*this);
+        run.start_and_settle(journalled ? state({claim_record(before)}) : nullptr);
+        const std::string name = journalled ? "a.eml" : file_id_text(before.id);
+        EXPECT_THAT(run.owner.refused_files, ElementsAre(name));
+        EXPECT_THAT(run.owner.records, IsEmpty());
+        EXPECT_THAT(read_file(spool_ / ("bad/" + name + ".reason")), ::testing::HasSubstr("cannot be read any more"));
+        EXPECT_NE(access(file.c_str(), F_OK), 0);
+    }
+}
+
+TEST_F(RecoveryTest, AFolderInPlaceOfAFileIsSetAside) {
+    spool_.drop("a.eml", eml({"a@x.example"}));
+    const Before before = first_run();
+    ASSERT_EQ(unlink(spool_.active(before.id).c_str()), 0);
+    ASSERT_EQ(mkdir(spool_.active(before.id).c_str(), 0700), 0);
+    Run run(*this);
+    run.start_and_settle();
+    EXPECT_THAT(run.owner.refused_files, ElementsAre(file_id_text(before.id)));
+}
+
 TEST_F(RecoveryTest, ARefusedMessageIsNotSetAsideTwice) {
     spool_.drop("a.bsmtp", batch({"a@x.example"}, "", "bare \r here") + batch({"b@x.example"}));
     const Before before = first_run();

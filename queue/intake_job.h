@@ -1,0 +1,69 @@
+// The file that an intake has at hand, from its claim to its last record: its state, and what its parser hands over.
+// intake_reading.cc and intake_publishing.cc work on it; intake.cc begins and ends it.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "queue/intake.h"
+
+namespace postrider {
+
+struct Intake::Job {
+    enum class Stage : uint8_t { reading, reporting, publishing, refusing } stage = Stage::reading;
+    SpoolFile file;
+    FileSlot slot = 0;
+    FileDescriptor data, index;
+    const RecoveredFile* recovered = nullptr;  // null: never seen before
+    std::span<const RecoveredRecipient> known;
+    uint64_t offset = 0;
+    std::unique_ptr<JobHandler> handler;
+    std::unique_ptr<BatchParser> batch;
+    std::unique_ptr<EmlParser> eml;
+    std::unique_ptr<IndexWriter> writer;
+    uint64_t refusals = 0;       // of recipients and messages, found by the first reading
+    uint64_t reported = 0;       // told by the second so far: after a local fault it begins anew and passes them by
+    std::string why;             // refusing
+    std::optional<IndexReader> reader;
+    std::vector<DomainId> file_domains;
+    std::string domain;  // scratch
+    // While publishing: the message whose recipients are next.
+    uint32_t place = 0;
+    uint32_t number = 0;  // of the next recipient in it
+    bool refused = false;
+    Envelope envelope;
+    Content content;
+};
+
+// Indexed files: what the parser finds goes into the index in the first reading; the second tells what was refused.
+class Intake::JobHandler final : public SpoolHandler {
+  public:
+    JobHandler(Intake& intake, Job& job) : intake_(intake), job_(job) {}
+
+    // The second reading: the first error to move something to bad/.
+    Result<void> reported() const { return reported_; }
+
+    void on_recipient(const RecipientView& recipient) override;
+    void on_refused_recipient(std::string_view text, const Error& why) override;
+    void on_message(uint32_t number, const Envelope& envelope, const Content& content) override;
+    void on_refused_message(uint32_t number, const Envelope& envelope, const Content& content, Range whole,
+                            const Error& why) override;
+
+  private:
+    bool reporting() const { return job_.stage == Job::Stage::reporting; }
+    bool tell_now();
+    void set_aside(const RefusedMessage& refused);
+
+    Intake& intake_;
+    Job& job_;
+    uint64_t told_ = 0;
+    Result<void> reported_;
+    uint32_t count_ = 0;
+    uint32_t message_ = 0;
+};
+
+}  // namespace postrider

@@ -1,0 +1,240 @@
+// Reading a claimed file: parsed once, its index written beside it, and what was refused told; then intake_publishing.cc.
+#include <fcntl.h>
+
+#include <algorithm>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "engine/io/crash_points.h"
+#include "queue/intake_job.h"
+
+namespace postrider {
+
+// ---- what the parser finds
+
+void Intake::JobHandler::on_recipient(const RecipientView& recipient) {
+    // Its size has 16 bits in the index; only comments in a header can make it longer.
+    if (recipient.where.size > UINT16_MAX)
+        return on_refused_recipient(recipient.address,
+                                    Error{0, "the address is over 65535 octets with its comments"});
+    auto domain = intake_.intern_domain(job_, recipient.domain);
+    if (!domain) return on_refused_recipient(recipient.address, domain.error());
+    if (reporting()) return;
+    job_.writer->add_recipient(recipient.where, *domain, recipient.text);
+    ++count_;
+}
+
+void Intake::JobHandler::on_refused_recipient(std::string_view text, const Error& why) {
+    if (tell_now()) intake_.owner_.refused_recipient({&job_.file, message_ + 1, std::string(text), why});
+}
+
+void Intake::JobHandler::on_message(uint32_t number, const Envelope& envelope, const Content& content) {
+    message_ = number;
+    if (std::exchange(count_, 0) > 0) job_.writer->add_message(envelope, content);
+}
+
+void Intake::JobHandler::on_refused_message(uint32_t number, const Envelope& envelope, const Content& content, Range whole,
+                                            const Error& why) {
+    message_ = number;
+    count_ = 0;
+    if (!reporting()) job_.writer->drop_recipients();
+    if (tell_now()) set_aside({number, whole, content.stored.size, envelope.sender, why});
+}
+
+// False: the first reading, which counts, or told before a local fault, or not to be told because of one.
+bool Intake::JobHandler::tell_now() {
+    if (!reporting()) return ++job_.refusals && false;
+    if (!reported_ || told_++ < job_.reported) return false;
+    ++job_.reported;
+    return true;
+}
+
+// The rest of its file goes on and the file goes away in the end: the message must be in bad/ before.
+void Intake::JobHandler::set_aside(const RefusedMessage& refused) {
+    const std::string bad_name = fmt::format("{}.{}.eml", job_.file.name.substr(0, 200), refused.number);
+    std::vector<FileDescriptor> written;
+    auto kept = intake_.spool_.refuse_message(job_.data.get(), refused.whole.offset, refused.whole.size, bad_name,
+                                              refused.why.text, &written);
+    intake_.owner_.set_aside(std::move(written));
+    if (!kept) {
+        --job_.reported;
+        reported_ = fail("bad/" + bad_name + ": " + kept.error().text, kept.error().code);
+        return;
+    }
+    ++intake_.refused_;
+    intake_.owner_.refused_message(job_.file, refused, bad_name);
+}
+
+// ---- the file, a block at a time
+
+void Intake::begin_job(SpoolFile file, FileDescriptor data, const RecoveredFile* recovered) {
+    job_ = std::make_unique<Job>();
+    Job& job = *job_;
+    job.file = std::move(file);
+    job.data = std::move(data);
+    job.recovered = recovered;
+    if (recovered) job.known = recovered_->recipients(*recovered);
+    job.file.indexed = job.file.form == SpoolForm::batch || job.file.size > kSmallFile;
+    // With the claim in the journal every refusal of the first reading is in the log: a whole index is enough.
+    if (job.file.indexed && recovered && recovered->claimed && open_index(job, true)) {
+        job.stage = Job::Stage::publishing;
+        job.slot = table_.add(job.file);
+        owner_.claimed(job.slot, job.file);
+    }
+}
+
+// One step of the file at hand; true when it used up a slice.
+bool Intake::work() {
+    Job& job = *job_;
+    if (job.stage == Job::Stage::refusing) {
+        refuse_job(job.why);
+        return false;
+    }
+    if (job.stage == Job::Stage::publishing) {
+        auto published = publish_step(job);
+        if (published) return true;
+        const Error error{published.error().code, "index of " + job.file.name + ": " + published.error().text};
+        if (is_local_fault(error.code)) {
+            pause(error);  // the same step again
+            return true;
+        }
+        // The index was whole a moment ago: the disk fails. What is published stays; the rest waits for a restart.
+        owner_.trouble(error);
+        end_job();
+        return false;
+    }
+    const bool reporting = job.stage == Job::Stage::reporting;
+    auto read = reporting ? report_block(job) : read_block(job);
+    if (read) return job_ != nullptr;  // a small file is done with
+    if (!reporting && !is_local_fault(read.error().code)) {
+        refuse_job(read.error().text);
+        return false;
+    }
+    pause(read.error());
+    job.offset = 0;  // again from its beginning
+    job.batch.reset();
+    job.eml.reset();
+    job.handler.reset();
+    job.writer.reset();
+    if (!reporting) {
+        // What was written of the index is given back: the space may be all there is.
+        if (job.index) (void)files::truncate(job.index.get(), 0);
+        job.file_domains.clear();
+        job.reader.reset();
+        job.refusals = 0;
+    }
+    return true;
+}
+
+// A block of the second reading.
+Result<void> Intake::report_block(Job& job) {
+    if (!owner_.may_set_aside()) return {};  // a commit is on its way
+    if (!job.handler) {
+        job.handler = std::make_unique<JobHandler>(*this, job);
+        if (job.file.form == SpoolForm::batch)
+            job.batch = std::make_unique<BatchParser>(*job.handler, rules_);
+        else
+            job.eml = std::make_unique<EmlParser>(*job.handler, rules_);
+    }
+    const size_t size = std::min<uint64_t>(kReadBlock, job.file.size - job.offset);
+    auto got = files::read_at(job.data.get(), block_.data(), size, job.offset);
+    if (!got) return std::unexpected(got.error());
+    const std::span<const char> octets(block_.data(), *got);
+    auto fed = job.batch ? job.batch->feed(octets) : job.eml->feed(octets);
+    job.offset += size;
+    if (fed && job.offset == job.file.size) fed = job.batch ? job.batch->finish() : job.eml->finish();
+    if (auto reported = job.handler->reported(); !reported) return reported;
+    // The first reading found it good. If it is not any more, it was changed, which is found out before anything is sent.
+    if (!fed || *got != size || job.offset == job.file.size) begin_publishing(job);
+    return {};
+}
+
+Result<void> Intake::read_block(Job& job) {
+    if (!job.file.indexed) {
+        std::string& whole = block_;
+        auto got = files::read_at(job.data.get(), whole.data(), job.file.size, 0);
+        if (!got) return std::unexpected(got.error());
+        if (*got != job.file.size) return fail("the file became shorter while it was read");
+        if (auto parsed = small_.parse({whole.data(), *got}, rules_); !parsed) return parsed;
+        job.offset = job.file.size;
+        return finish_reading(job);
+    }
+    if (!job.writer) {
+        auto index = spool_.open_active(job.file.id, kIndexSuffix, O_RDWR | O_CREAT | O_TRUNC);
+        if (!index) return std::unexpected(index.error());
+        job.index = std::move(*index);
+        POSTRIDER_CRASH_POINT("index.created");
+        job.writer = std::make_unique<IndexWriter>(job.index.get(), job.file);
+        job.handler = std::make_unique<JobHandler>(*this, job);
+        if (job.file.form == SpoolForm::batch)
+            job.batch = std::make_unique<BatchParser>(*job.handler, rules_);
+        else
+            job.eml = std::make_unique<EmlParser>(*job.handler, rules_);
+    }
+    const size_t size = std::min<uint64_t>(kReadBlock, job.file.size - job.offset);
+    auto got = files::read_at(job.data.get(), block_.data(), size, job.offset);
+    if (!got) return std::unexpected(got.error());
+    if (*got != size) return fail("the file became shorter while it was read");
+    const std::span<const char> octets(block_.data(), size);
+    if (auto fed = job.batch ? job.batch->feed(octets) : job.eml->feed(octets); !fed) return fed;
+    job.offset += size;
+    if (job.offset < job.file.size) return {};
+    if (auto ended = job.batch ? job.batch->finish() : job.eml->finish(); !ended) return ended;
+    return finish_reading(job);
+}
+
+Result<void> Intake::finish_reading(Job& job) {
+    auto st = files::status(job.data.get());
+    if (!st) return std::unexpected(st.error());
+    if (static_cast<uint64_t>(st->st_size) != job.file.size)
+        return fail("the file was changed while it was read; write it in tmp/ and rename it when it is whole");
+    if (!job.file.indexed && small_.recipients.size() > kSmallRecipients) {
+        job.file.indexed = true;  // read it again, this time with an index
+        job.offset = 0;
+        return {};
+    }
+    if (job.writer) {
+        if (auto written = job.writer->finish(domain_table_); !written) return written;
+        if (auto opened = open_index(job, false); !opened) return opened;
+    }
+    ++files_;
+    trouble_over();
+    job.slot = table_.add(job.file);
+    if (job.file.indexed && job.refusals > 0) {
+        job.stage = Job::Stage::reporting;
+        job.offset = 0;
+        job.batch.reset();
+        job.eml.reset();
+        job.handler.reset();
+        job.writer.reset();
+        return {};
+    }
+    if (!job.file.indexed)
+        for (auto& refused : small_.refused)
+            owner_.refused_recipient({&job.file, 1, std::move(refused.text), std::move(refused.why)});
+    begin_publishing(job);
+    return {};
+}
+
+// Stays at it through local faults: while bad/ takes nothing, the file waits in active/.
+void Intake::refuse_job(const std::string& why) {
+    Job& job = *job_;
+    job.index = FileDescriptor();
+    (void)spool_.remove_active(job.file.id, kIndexSuffix);
+    std::vector<FileDescriptor> written;
+    auto moved = spool_.refuse_active(job.file.id, job.file.name, why, &written);
+    owner_.set_aside(std::move(written));
+    if (!moved && is_local_fault(moved.error().code)) {
+        if (job.stage != Job::Stage::refusing) job.why = why;
+        job.stage = Job::Stage::refusing;
+        return pause(Error{moved.error().code, "bad/" + job.file.name + ": " + moved.error().text});
+    }
+    if (!moved) owner_.trouble(moved.error());
+    trouble_over();
+    ++refused_;
+    owner_.refused_file(job.file.id, job.file.name, job.file.size, why);
+    end_job();
+}
+
+}  // namespace postrider
