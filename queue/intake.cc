@@ -6,12 +6,15 @@
 #include <cstring>
 #include <utility>
 
+#include "engine/io/clock.h"
 #include "engine/io/crash_points.h"
 
 namespace postrider {
 namespace {
 
-constexpr size_t kFilesInSlice = 8;
+// A slice ends with the first of both: small files are many to a turn, however much else the shard has to do in it.
+constexpr size_t kStepsInSlice = 128;
+constexpr MonoNs kSliceNs = 1'000'000;
 constexpr DurationMs kPauseMs = 1'000;
 
 // When the file was last renamed: into new/, or by its claim.
@@ -55,7 +58,8 @@ bool Intake::idle() const {
 }
 
 bool Intake::slice() {
-    for (size_t i = 0; i < kFilesInSlice; ++i) {
+    const MonoNs begun = read_mono_clock();
+    for (size_t i = 0; i < kStepsInSlice && read_mono_clock() - begun < kSliceNs; ++i) {
         if (paused_until_ms_ > reactor_.now_ms()) return false;
         if (job_) {
             if (job_->stage == Job::Stage::publishing && (stopping_ || !owner_.has_room())) return false;
