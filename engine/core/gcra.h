@@ -66,6 +66,11 @@ class Gcra {
         return cost == 0 ? UINT64_MAX : static_cast<uint64_t>(static_cast<unsigned __int128>(ns) * kScale / cost);
     }
 
+    // Time for one event at the rate alone, for the rest of the burst; when there was room for an event last.
+    MonoNs interval() const { return cost_of(1); }
+    MonoNs burst_time() const { return tolerance_.load(std::memory_order_relaxed); }
+    MonoNs room_since() const { return arrival_.load(std::memory_order_relaxed) - burst_time(); }
+
     // One writer at a time. `now`: 0 when the limit begins with an empty bucket; else it begins full, as nobody knows what
     // was sent before.
     void set(uint64_t count, uint32_t period_s, uint64_t burst, MonoNs now) {

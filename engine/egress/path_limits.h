@@ -48,8 +48,8 @@ class CountLimit {
 };
 
 struct alignas(64) RateLimit : Gcra {
-    // Workers that sleep until this limit lets them go on: who was served last lets the others go first.
-    std::atomic<uint32_t> waiting{0};
+    // The weights of the workers that it has refused lately (limit_share.h).
+    std::atomic<uint32_t> contending{0};
 
     // One writer at a time.
     void set_rate(const std::optional<Rate>& rate, MonoNs now);
@@ -99,6 +99,10 @@ struct PathView {
     // One message of about so many octets, of every rate or of none.
     bool acquire(MonoNs now, uint64_t octets) const;
     void give_back(uint64_t octets) const;
+    // What a transaction of so many recipients takes of a message rate.
+    uint64_t events(size_t recipients) const {
+        return shaping.message_rate_counts.value == RateCounts::messages ? 1 : recipients;
+    }
     // A further recipient, where recipients count.
     bool acquire_recipient(MonoNs now) const;
     void give_back_recipient() const;

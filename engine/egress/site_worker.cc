@@ -18,7 +18,7 @@ constexpr size_t kHeldAtOnce = 1'000;
 }  // namespace
 
 SiteWorker::SiteWorker(EgressContext& context, Site& site, bool home)
-    : context_(context), site_(site), home_(home) {
+    : context_(context), site_(site), home_(home), shares_(context.sources.size()) {
     site_.join();
     binding_version_ = context_.shaping.binding_version();
 }
@@ -95,8 +95,11 @@ QueuedMessage* SiteWorker::pull(SourceId source, const Taker& taker) {
     if (!context_.owner.may_send()) return nullptr;
     const PathView& path = view().paths[source];
     if (!path.paced()) return next_message(path, taker);
+    const MonoNs now_ns = context_.reactor.now_ns();
+    LimitShare& share = shares_[source];
+    if (share.ready_at(now_ns) != 0) return nullptr;
     const uint64_t octets = octets_expected_;
-    if (!path.acquire(context_.reactor.now_ns(), octets)) return nullptr;
+    if (!path.acquire(now_ns, octets)) return nullptr;
     QueuedMessage* message = next_message(path, taker);
     if (!message) {
         path.give_back(octets);
@@ -104,7 +107,7 @@ QueuedMessage* SiteWorker::pull(SourceId source, const Taker& taker) {
     }
     octets_expected_ = message->content.wire_size;
     path.correct(octets, octets_expected_);
-    granted_ = true;
+    if (share.limit()) share.took(now_ns, share.limit() == path.data_rate ? octets_expected_ : path.events(message->transaction.size()));
     return message;
 }
 
@@ -309,9 +312,10 @@ void SiteWorker::pump() {
 // Connections at rest go on, as many as there is mail that their paths may send now. Answers how much mail is left.
 uint64_t SiteWorker::wake_resting(uint64_t mail) {
     const SiteView& now = view();
+    const MonoNs now_ns = context_.reactor.now_ns();
     grants_.clear();
     for (const PathView& path : now.paths)
-        grants_.push_back(path.paced() ? path.available(context_.reactor.now_ns()) : UINT64_MAX);
+        grants_.push_back(path.paced() ? std::min(path.available(now_ns), shares_[grants_.size()].room(now_ns)) : UINT64_MAX);
     for (size_t i = idle_.size(); i-- > 0 && mail > 0;) {
         PooledConnection* pooled = idle_[i];
         uint64_t& grants = grants_[pooled->source];
@@ -365,43 +369,27 @@ SourceId SiteWorker::next_to_open() {
     return static_cast<SourceId>(first_source() + next_source_++ % sources);
 }
 
-// Mail waits that the limits do not let go yet: until the first path grants again.
+// Mail waits that the limits do not let go yet: until the first path grants again, and this worker its share.
 void SiteWorker::wait_for_limits() {
-    RateLimit* binding = nullptr;
-    MonoNs at = INT64_MAX;
+    MonoNs first = INT64_MAX;
     const MonoNs now_ns = context_.reactor.now_ns();
+    const uint32_t weight = LimitShare::kWhole / site_.participants();
     for (SourceId source = first_source(); source < context_.sources.size(); ++source) {
         const PathView& path = view().paths[source];
-        auto [limit, granted_at] = path.binding(now_ns);
-        if (!limit && path.connection_rate && connections_.empty()) {
-            limit = path.connection_rate;
-            granted_at = limit->ready_at(now_ns);
-        }
-        if (!limit || granted_at == 0 || granted_at >= at) continue;
-        binding = limit;
-        at = granted_at;
+        auto [limit, at] = path.binding(now_ns);
+        if (limit)
+            shares_[source].contend(*limit, weight, now_ns);
+        else if (path.connection_rate && connections_.empty())
+            at = path.connection_rate->ready_at(now_ns);
+        at = std::max(at, shares_[source].ready_at(now_ns));
+        if (at != 0) first = std::min(first, at);
     }
-    if (!binding) return;
-    if (waits_for_ != binding) {
-        stop_waiting_for_limits();
-        waits_for_ = binding;
-        binding->waiting.fetch_add(1, std::memory_order_relaxed);
-    }
-    int64_t wake_ms = (at + kNsPerMs - 1) / kNsPerMs;
-    // Of several that wait, who was served last lets the others go first.
-    if (granted_ && binding->waiting.load(std::memory_order_relaxed) > 1) ++wake_ms;
-    context_.reactor.arm(limit_timer_, wake_ms);
+    if (first != INT64_MAX) context_.reactor.arm(limit_timer_, (first + kNsPerMs - 1) / kNsPerMs);
 }
 
 void SiteWorker::stop_waiting_for_limits() {
     limit_timer_.unlink();
-    if (RateLimit* limit = std::exchange(waits_for_, nullptr)) limit->waiting.fetch_sub(1, std::memory_order_relaxed);
-}
-
-void SiteWorker::limits_grant() {
-    stop_waiting_for_limits();
-    granted_ = false;
-    pump();
+    for (LimitShare& share : shares_) share.leave();
 }
 
 // A limit was lowered: what rests above it closes at once; what is busy ends after its transaction (PooledConnection::next).
@@ -425,6 +413,8 @@ void SiteWorker::tick() {
         (void)view();  // a change reaches the limits also while there is no mail
         shed();
     }
+    if (!limit_timer_.armed())
+        for (LimitShare& share : shares_) share.leave_if_content(context_.reactor.now_ns());
     pump();
 }
 

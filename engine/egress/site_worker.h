@@ -12,7 +12,8 @@
 //
 // Limits (path_limits.h): a message takes its events before it is pulled, so nothing is pulled that may not go. When they are
 // used up, connections rest, and the worker sleeps on the timer wheel until the limit that binds grants again; connections
-// are opened only for what the limits let through while they would be of use.
+// are opened only for what the limits let through while they would be of use. Of a limit at which others wait too the worker
+// takes its share (limit_share.h).
 //
 // A message that is larger than the host at the other end takes (SIZE) is set apart for a connection to another host of the
 // site (site_large_mail.cc); it bounces when no host of the site takes it.
@@ -27,6 +28,7 @@
 
 #include "engine/egress/connection_window.h"
 #include "engine/egress/egress_owner.h"
+#include "engine/egress/limit_share.h"
 
 namespace postrider {
 
@@ -157,13 +159,11 @@ class SiteWorker {
     // Limits: this worker sleeps until the one that binds grants again.
     struct LimitTimer final : Timer {
         explicit LimitTimer(SiteWorker& w) : worker(w) {}
-        void on_timer() override { worker.limits_grant(); }
+        void on_timer() override { worker.pump(); }
         SiteWorker& worker;
     };
-    void limits_grant();
     LimitTimer limit_timer_{*this};
-    RateLimit* waits_for_ = nullptr;
-    bool granted_ = false;           // a message since it last slept
+    std::vector<LimitShare> shares_;   // by source: of the limit that bound last
     uint64_t octets_expected_ = 4096;  // of the next message: what the last one had
     std::vector<uint64_t> grants_;   // by source, while pumping
     bool draining_ = false;
