@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "dns/mail_route.h"
 #include "engine/core/address.h"
@@ -114,8 +115,14 @@ Task<DnsAnswer> AresResolver::follow(AresQuery& query, std::string name, RecordT
     bool formerr_seen = false;
     uint32_t aliases = 0;
     uint32_t ttl_s = limits::kTtlMaxS;
+    const int64_t patience_ms = reactor_.now_ms() + kLocalFaultPatienceMs;
     while (true) {
         co_await query;
+        if (query.local_fault() != 0 && !stopping_ && reactor_.now_ms() < patience_ms) {
+            co_await Sleep(reactor_, kLocalFaultMs);
+            ask(query, name, type);
+            continue;
+        }
         DnsAnswer answer = judge(query, name, type);
         if (answer.kind == DnsAnswer::Kind::failure && !query.message().empty()) {
             const bool formerr = answer.why == "FORMERR" && !std::exchange(formerr_seen, true);
@@ -143,6 +150,11 @@ DnsAnswer AresResolver::judge(const AresQuery& query, std::string_view name, Rec
         DnsAnswer answer = parse_answer(query.message(), name, type);
         if (answer.kind == DnsAnswer::Kind::failure) ++counters_.failures;
         return answer;
+    }
+    if (query.local_fault() != 0) {
+        health_.inconclusive(reactor_.now_ms());
+        ++counters_.failures;
+        return failed_answer(fmt::format("no socket to ask from: {}", std::strerror(query.local_fault())));
     }
     switch (query.status()) {
         case ARES_ETIMEOUT:

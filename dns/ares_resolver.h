@@ -7,7 +7,8 @@
 // Failure policy (FAULTS 78, 88): a failed name is remembered for 30 s, doubling to 5 min (RFC
 // 2308 7.1), and with several servers it is asked of another one first. When no server says a word
 // (server_health.h), every look-up that is not cached is `temporary` at once until a probe is
-// answered, so that nothing piles up and recovery brings no storm.
+// answered, so that nothing piles up and recovery brings no storm. A local fault (FAULTS 95: no descriptor for a
+// socket) is no word on the name or the servers: the look-up waits and asks again, for a minute.
 #pragma once
 
 #include <coroutine>
@@ -31,6 +32,8 @@ class AresResolver final : public Resolver {
     static constexpr size_t kLookups = 256;  // in flight; an address look-up is two queries
     static constexpr int64_t kFirstFailureMs = 30'000;
     static constexpr int64_t kLongestFailureMs = 300'000;
+    static constexpr int64_t kLocalFaultMs = 250;
+    static constexpr int64_t kLocalFaultPatienceMs = 60'000;
 
     struct Options {
         std::vector<std::string> servers;  // DnsConfig::servers; empty: the system's

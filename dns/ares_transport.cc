@@ -4,9 +4,13 @@
 #include <arpa/nameser.h>
 #include <fmt/format.h>
 #include <poll.h>
+#include <sys/socket.h>
 #include <sys/time.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <unordered_map>
 
 #include "engine/core/check.h"
@@ -70,6 +74,14 @@ class AresChannel final : private Timer {
     uint32_t started() const { return started_; }
     uint32_t outstanding() const { return outstanding_; }
     size_t servers() const;
+    // Of the last attempt to make a socket, when it failed for want of something of ours.
+    int socket_fault() const { return socket_fault_; }
+    int make_socket(int domain, int type, int protocol) {
+        const int fd = socket(domain, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol);
+        const bool local = fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM);
+        socket_fault_ = local ? errno : 0;
+        return fd;
+    }
 
   private:
     void on_timer() override;
@@ -86,7 +98,20 @@ class AresChannel final : private Timer {
     ares_channel channel_ = nullptr;
     uint32_t started_ = 0;
     uint32_t outstanding_ = 0;
+    int socket_fault_ = 0;
     std::unordered_map<int, std::unique_ptr<AresWatch>> watches_;
+};
+
+// c-ares calls it "connection refused" when this process has no descriptor left: who makes the sockets knows better.
+const ares_socket_functions kSocketCalls = {
+    .asocket = [](int domain, int type, int protocol, void* self) {
+        return static_cast<AresChannel*>(self)->make_socket(domain, type, protocol);
+    },
+    .aclose = [](ares_socket_t fd, void*) { return close(fd); },
+    .aconnect = [](ares_socket_t fd, const sockaddr* to, ares_socklen_t size, void*) { return connect(fd, to, size); },
+    .arecvfrom = [](ares_socket_t fd, void* data, size_t size, int flags, sockaddr* from, ares_socklen_t* from_size,
+                    void*) -> ares_ssize_t { return recvfrom(fd, data, size, flags, from, from_size); },
+    .asendv = [](ares_socket_t fd, const iovec* parts, int count, void*) -> ares_ssize_t { return writev(fd, parts, count); },
 };
 
 void AresWatch::Poll::arm() {
@@ -137,6 +162,7 @@ Result<void> AresChannel::open(const AresTransport::Options& options) {
         channel_ = nullptr;
         return fail(fmt::format("dns: c-ares cannot start: {}", ares_strerror(status)));
     }
+    ares_set_socket_functions(channel_, &kSocketCalls, this);
     if (options.servers.empty()) return {};
     status = ares_set_servers_ports_csv(channel_, options.servers.c_str());
     if (status != ARES_SUCCESS)
@@ -166,6 +192,7 @@ void AresChannel::ask(AresQuery& query, const std::string& name, RecordType type
 void AresChannel::on_answer(void* query, int status, int, unsigned char* message, int size) {
     auto* asked = static_cast<AresQuery*>(query);
     --asked->channel_->outstanding_;
+    asked->local_fault_ = message ? 0 : asked->channel_->socket_fault();
     asked->end(status, message, size);
 }
 
@@ -215,6 +242,7 @@ size_t AresChannel::servers() const {
 void AresQuery::begin() {
     POSTRIDER_CHECK(!waiter_, "a query is asked once at a time");
     ended_ = false;
+    local_fault_ = 0;
     message_.clear();
 }
 

@@ -43,6 +43,8 @@ class AresQuery {
     void await_resume() const {}
 
     int status() const { return status_; }  // ARES_*
+    // errno when this process could not make a socket for it (no descriptors, no memory): nobody was asked.
+    int local_fault() const { return local_fault_; }
     const std::vector<uint8_t>& message() const {
         return message_;
     }  // empty when no server sent one
@@ -57,6 +59,7 @@ class AresQuery {
     AresChannel* channel_ = nullptr;
     bool ended_ = false;
     int status_ = 0;
+    int local_fault_ = 0;
     std::vector<uint8_t> message_;
     std::coroutine_handle<> waiter_;
 };

@@ -211,17 +211,20 @@ Result<void> SpoolDirectory::scan_active(const std::function<void(FileId)>& visi
     return {};
 }
 
-// EEXIST when there is such a file: it may be a producer's, refused earlier.
+// Under a name of its own until it is whole: no kill leaves an empty reason. EEXIST when there is a file of the name: it may
+// be a producer's, refused earlier.
 Result<void> SpoolDirectory::write_reason(const std::string& bad_name, const std::string& why,
                                           Written* to_sync) const {
-    const std::string line = why + "\n";
+    const std::string line = why + "\n", part = "." + bad_name + kReason;
     POSTRIDER_CRASH_POINT("bad.reason.before");
-    auto file = files::open_beneath(bad_.get(), bad_name + kReason, O_WRONLY | O_CREAT | O_EXCL, 0640);
+    auto file = files::open_beneath(bad_.get(), part, O_WRONLY | O_CREAT | O_TRUNC, 0640);
     if (!file) return std::unexpected(file.error());
     POSTRIDER_CRASH_POINT("bad.reason.created");
     auto written = files::write_all(file->get(), line.data(), line.size());
     POSTRIDER_CRASH_POINT("bad.reason.written");
-    if (!written) (void)files::remove(bad_.get(), bad_name + kReason);
+    if (written) written = files::rename_no_replace(bad_.get(), part, bad_.get(), bad_name + kReason);
+    POSTRIDER_CRASH_POINT("bad.reason.named");
+    if (!written) (void)files::remove(bad_.get(), part);
     if (written && to_sync) to_sync->push_back(std::move(*file));
     return written;
 }
@@ -229,6 +232,7 @@ Result<void> SpoolDirectory::write_reason(const std::string& bad_name, const std
 // The reason comes first: it reserves the name, and no file lies in bad/ without one.
 Result<std::string> SpoolDirectory::move_to_bad(int dir, const std::string& from, const std::string& name,
                                                 const std::string& why, Written* to_sync) const {
+    const std::scoped_lock lock(refusing_);
     for (unsigned number = 0; number < kNamesakes; ++number) {
         const std::string target = bad_name(name, number);
         auto written = write_reason(target, why, to_sync);

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -85,6 +86,7 @@ class SpoolDirectory {
     Result<void> write_reason(const std::string& bad_name, const std::string& why, Written* written) const;
     int active_folder(FileId id) const { return active_[id >> 56].get(); }
 
+    mutable std::mutex refusing_;  // one shard at a time writes a reason: their unfinished names could meet
     std::string path_;
     FileDescriptor root_, new_, bad_, journal_, lock_;
     std::array<FileDescriptor, 256> active_;

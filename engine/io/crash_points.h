@@ -32,6 +32,7 @@ inline constexpr std::string_view kCrashPoints[] = {
     "bad.reason.before",
     "bad.reason.created",       // empty
     "bad.reason.written",
+    "bad.reason.named",
     "bad.moved",                // the file lies beside its reason
     "bad.message.created",      // the copy of one message of a batch, empty
     "bad.message.copied",

@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "engine/core/limits.h"
 #include "hostile_server.h"
@@ -85,6 +87,27 @@ TEST_F(HostileTest, LookUpsOfOneNameAreOneQuery) {
     EXPECT_EQ(routes[0]->kind, Kind::hosts);
     EXPECT_EQ(server.queries("slow.hostile"), 1);
     EXPECT_EQ(resolver->counters().joined, 99u);
+}
+
+// No descriptor is left for a socket: no word on the name nor on the server. The look-up waits and is then answered.
+TEST_F(HostileTest, Fault95WithoutDescriptorsALookUpWaits) {
+    rlimit before;
+    ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+    RoutePtr result;
+    const int lowest_free = dup(0);
+    ASSERT_GE(lowest_free, 0);
+    ::close(lowest_free);
+    const rlimit none{static_cast<rlim_t>(lowest_free), before.rlim_max};
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+    for (int i = 0; i < 20; ++i) spawn(gate, keep_route(*resolver, "n" + std::to_string(i) + ".hostile", result));
+    run_for(600);
+    EXPECT_EQ(result, nullptr);
+    EXPECT_EQ(server.queries(), 0);
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+    run();
+    EXPECT_EQ(result->kind, Kind::hosts) << result->why;
+    EXPECT_EQ(resolver->counters().silent, 0u);
+    EXPECT_EQ(resolver->counters().turned_away, 0u);
 }
 
 TEST_F(HostileTest, AnotherServerIsAskedWhenOneRefuses) {
