@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <unordered_map>
+#include <utility>
 
 #include "engine/core/check.h"
 
@@ -74,8 +75,12 @@ class AresChannel final : private Timer {
     uint32_t started() const { return started_; }
     uint32_t outstanding() const { return outstanding_; }
     size_t servers() const;
-    // Of the last attempt to make a socket, when it failed for want of something of ours.
-    int socket_fault() const { return socket_fault_; }
+    // Why no socket could be made for the query that ends now. c-ares makes and misses it in the call that ends the query,
+    // so what is left is nobody else's.
+    int take_socket_fault(bool answered) {
+        const int fault = std::exchange(socket_fault_, 0);
+        return answered ? 0 : fault;
+    }
     int make_socket(int domain, int type, int protocol) {
         const int fd = socket(domain, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol);
         const bool local = fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM);
@@ -192,7 +197,7 @@ void AresChannel::ask(AresQuery& query, const std::string& name, RecordType type
 void AresChannel::on_answer(void* query, int status, int, unsigned char* message, int size) {
     auto* asked = static_cast<AresQuery*>(query);
     --asked->channel_->outstanding_;
-    asked->local_fault_ = message ? 0 : asked->channel_->socket_fault();
+    asked->local_fault_ = asked->channel_->take_socket_fault(message != nullptr);
     asked->end(status, message, size);
 }
 

@@ -237,29 +237,38 @@ json why_message(Engine& engine, MessageId message) {
     SharedState& shared = engine.shared();
     json answer = {{"id", fmt::format("{:016x}{:016x}", message.file, message.place)}, {"waiting", 0}, {"recipients", json::array()},
                    {"partly", false}, {"domains", json::array()}};
-    std::mutex mutex;
-    uint64_t waiting = 0;
-    std::set<std::string> domains;
-    std::vector<Backlog::Search> searches(shared.shards, Backlog::Search{.message = message});
+    struct Found {
+        Backlog::Search search;
+        uint64_t waiting = 0;
+        std::vector<json> recipients;
+        std::set<std::string> domains;
+    };
+    std::vector<Found> found(shared.shards, Found{.search = {.message = message}});  // each shard's own
     std::atomic<bool> more = true;
     while (more.exchange(false)) {
         engine.on_each_shard([&](Shard& shard) {
-            Backlog::Search& search = searches[shard.number()];
-            const bool goes_on = shard.backlog().search(search, [&](const Record& record, Backlog::Resting how) {
-                std::scoped_lock lock(mutex);
-                if (++waiting > kRecipientsOfAMessage) return;
+            Found& here = found[shard.number()];
+            const bool goes_on = shard.backlog().search(here.search, [&](const Record& record, Backlog::Resting how) {
+                if (++here.waiting > kRecipientsOfAMessage) return;
                 json entry = {{"recipient", shard.recipient_address(record)}, {"state", kResting[static_cast<size_t>(how)]},
                               {"num_attempts", record.attempts}, {"possible_duplicate", record.possible_duplicate}};
                 if (how == Backlog::Resting::deferred) entry["next_due"] = record.due_s;
-                answer["recipients"].push_back(std::move(entry));
-                domains.emplace(shared.domains.name(record.domain));
+                here.recipients.push_back(std::move(entry));
+                here.domains.emplace(shared.domains.name(record.domain));
             });
             if (goes_on) more = true;
         });
     }
+    uint64_t waiting = 0;
+    std::set<std::string> domains;
+    for (Found& here : found) {
+        waiting += here.waiting;
+        domains.merge(here.domains);
+        if (here.search.partly) answer["partly"] = true;
+        for (json& recipient : here.recipients)
+            if (answer["recipients"].size() < kRecipientsOfAMessage) answer["recipients"].push_back(std::move(recipient));
+    }
     answer["waiting"] = waiting;
-    for (const auto& search : searches)
-        if (search.partly) answer["partly"] = true;
     for (const auto& domain : domains)
         if (answer["domains"].size() < kDomainsOfAMessage) answer["domains"].push_back(why_domain(engine, domain));
     return answer;

@@ -446,47 +446,6 @@ void Shard::claimed(FileSlot, const SpoolFile& file) {
     POSTRIDER_CRASH_POINT("claim.journalled");
 }
 
-void Shard::refused_recipient(const RefusedRecipient& refused) {
-    metrics_.refused_recipients.add();
-    LogRecord record;
-    record.type = LogType::bounce;
-    record.id = message_id(refused.file->id, refused.message_number | 0x80000000u);
-    record.recipient = refused.text;
-    record.response = {.code = 550, .enhanced_class = 5, .enhanced_subject = 1, .enhanced_detail = 3,
-                       .content = refused.why.text};
-    record.event_us = reactor_->wall_us();
-    record.created_s = refused.file->created_s;
-    record.file = refused.file->name;
-    log_->append(record);
-}
-
-void Shard::refused_message(const SpoolFile& file, const RefusedMessage& refused, const std::string& bad_name) {
-    LogRecord record;
-    record.type = LogType::rejection;
-    record.id = message_id(file.id, refused.number | 0x80000000u);
-    record.sender = refused.sender;
-    record.size = refused.size;
-    record.response = {.code = 554, .enhanced_class = 5, .enhanced_subject = 6, .enhanced_detail = 0,
-                       .content = refused.why.text};
-    record.event_us = reactor_->wall_us();
-    record.created_s = file.created_s;
-    record.file = bad_name;
-    log_->append(record);
-}
-
-void Shard::refused_file(FileId id, const std::string& name, uint64_t size, const std::string& why) {
-    LogRecord record;
-    record.type = LogType::rejection;
-    record.id = {id, mix64(id, hash64(name))};
-    record.size = size;
-    record.response = {.code = 554, .enhanced_class = 5, .enhanced_subject = 6, .enhanced_detail = 0, .content = why};
-    record.event_us = reactor_->wall_us();
-    record.created_s = now_s();
-    record.file = name;
-    log_->append(record);
-    if (id) forget(id);
-}
-
 void Shard::publishing_done(FileSlot slot) {
     POSTRIDER_CRASH_POINT("publish.done");
     commit_->when_durable({.b = slot});

@@ -135,6 +135,10 @@ class Intake final : private Operation, private Timer {
     // Reading.
     void begin_job(SpoolFile file, FileDescriptor data, const RecoveredFile* recovered);
     bool work();
+    void begin_parsing(Job& job);
+    void end_parsing(Job& job);
+    Result<std::span<const char>> next_block(Job& job);
+    Result<void> parse_block(Job& job, std::span<const char> octets);
     Result<void> read_block(Job& job);
     Result<void> report_block(Job& job);
     Result<void> finish_reading(Job& job);

@@ -112,11 +112,7 @@ bool Intake::work() {
         return false;
     }
     pause(read.error());
-    job.offset = 0;  // again from its beginning
-    job.batch.reset();
-    job.eml.reset();
-    job.handler.reset();
-    job.writer.reset();
+    end_parsing(job);  // again from its beginning
     if (!reporting) {
         // What was written of the index is given back: the space may be all there is.
         if (job.index) (void)files::truncate(job.index.get(), 0);
@@ -127,27 +123,37 @@ bool Intake::work() {
     return true;
 }
 
-// A block of the second reading.
-Result<void> Intake::report_block(Job& job) {
-    if (!owner_.may_set_aside()) return {};  // a commit is on its way
-    if (!job.handler) {
-        job.handler = std::make_unique<JobHandler>(*this, job);
-        if (job.file.form == SpoolForm::batch)
-            job.batch = std::make_unique<BatchParser>(*job.handler, rules_);
-        else
-            job.eml = std::make_unique<EmlParser>(*job.handler, rules_);
-    }
+void Intake::begin_parsing(Job& job) {
+    job.handler = std::make_unique<JobHandler>(*this, job);
+    if (job.file.form == SpoolForm::batch)
+        job.batch = std::make_unique<BatchParser>(*job.handler, rules_);
+    else
+        job.eml = std::make_unique<EmlParser>(*job.handler, rules_);
+}
+
+void Intake::end_parsing(Job& job) {
+    job.offset = 0;
+    job.batch.reset();
+    job.eml.reset();
+    job.handler.reset();
+    job.writer.reset();
+}
+
+// In block_; shorter than it should be when the file is.
+Result<std::span<const char>> Intake::next_block(Job& job) {
     const size_t size = std::min<uint64_t>(kReadBlock, job.file.size - job.offset);
     auto got = files::read_at(job.data.get(), block_.data(), size, job.offset);
     if (!got) return std::unexpected(got.error());
-    const std::span<const char> octets(block_.data(), *got);
+    return std::span<const char>(block_.data(), *got);
+}
+
+Result<void> Intake::parse_block(Job& job, std::span<const char> octets) {
+    if (octets.size() < std::min<uint64_t>(kReadBlock, job.file.size - job.offset))
+        return fail("the file became shorter while it was read");
     auto fed = job.batch ? job.batch->feed(octets) : job.eml->feed(octets);
-    job.offset += size;
-    if (fed && job.offset == job.file.size) fed = job.batch ? job.batch->finish() : job.eml->finish();
-    if (auto reported = job.handler->reported(); !reported) return reported;
-    // The first reading found it good. If it is not any more, it was changed, which is found out before anything is sent.
-    if (!fed || *got != size || job.offset == job.file.size) begin_publishing(job);
-    return {};
+    job.offset += octets.size();
+    if (!fed || job.offset < job.file.size) return fed;
+    return job.batch ? job.batch->finish() : job.eml->finish();
 }
 
 Result<void> Intake::read_block(Job& job) {
@@ -166,22 +172,12 @@ Result<void> Intake::read_block(Job& job) {
         job.index = std::move(*index);
         POSTRIDER_CRASH_POINT("index.created");
         job.writer = std::make_unique<IndexWriter>(job.index.get(), job.file);
-        job.handler = std::make_unique<JobHandler>(*this, job);
-        if (job.file.form == SpoolForm::batch)
-            job.batch = std::make_unique<BatchParser>(*job.handler, rules_);
-        else
-            job.eml = std::make_unique<EmlParser>(*job.handler, rules_);
+        begin_parsing(job);
     }
-    const size_t size = std::min<uint64_t>(kReadBlock, job.file.size - job.offset);
-    auto got = files::read_at(job.data.get(), block_.data(), size, job.offset);
-    if (!got) return std::unexpected(got.error());
-    if (*got != size) return fail("the file became shorter while it was read");
-    const std::span<const char> octets(block_.data(), size);
-    if (auto fed = job.batch ? job.batch->feed(octets) : job.eml->feed(octets); !fed) return fed;
-    job.offset += size;
-    if (job.offset < job.file.size) return {};
-    if (auto ended = job.batch ? job.batch->finish() : job.eml->finish(); !ended) return ended;
-    return finish_reading(job);
+    auto block = next_block(job);
+    if (!block) return std::unexpected(block.error());
+    if (auto parsed = parse_block(job, *block); !parsed) return parsed;
+    return job.offset < job.file.size ? Result<void>{} : finish_reading(job);
 }
 
 Result<void> Intake::finish_reading(Job& job) {
@@ -203,17 +199,26 @@ Result<void> Intake::finish_reading(Job& job) {
     job.slot = table_.add(job.file);
     if (job.file.indexed && job.refusals > 0) {
         job.stage = Job::Stage::reporting;
-        job.offset = 0;
-        job.batch.reset();
-        job.eml.reset();
-        job.handler.reset();
-        job.writer.reset();
+        end_parsing(job);
         return {};
     }
     if (!job.file.indexed)
         for (auto& refused : small_.refused)
             owner_.refused_recipient({&job.file, 1, std::move(refused.text), std::move(refused.why)});
     begin_publishing(job);
+    return {};
+}
+
+// A block of the second reading.
+Result<void> Intake::report_block(Job& job) {
+    if (!owner_.may_set_aside()) return {};  // a commit is on its way
+    if (!job.handler) begin_parsing(job);
+    auto block = next_block(job);
+    if (!block) return std::unexpected(block.error());
+    const auto parsed = parse_block(job, *block);
+    if (auto reported = job.handler->reported(); !reported) return reported;
+    // The first reading found it good. If it is not any more, it was changed, which is found out before anything is sent.
+    if (!parsed || job.offset == job.file.size) begin_publishing(job);
     return {};
 }
 
@@ -230,10 +235,13 @@ void Intake::refuse_job(const std::string& why) {
         job.stage = Job::Stage::refusing;
         return pause(Error{moved.error().code, "bad/" + job.file.name + ": " + moved.error().text});
     }
-    if (!moved) owner_.trouble(moved.error());
-    trouble_over();
-    ++refused_;
-    owner_.refused_file(job.file.id, job.file.name, job.file.size, why);
+    if (moved) {
+        trouble_over();
+        ++refused_;
+        owner_.refused_file(job.file.id, job.file.name, job.file.size, why);
+    } else {  // it stays where it is, and the journals keep what they know of it: it is met again at the next start
+        owner_.trouble(Error{moved.error().code, "bad/" + job.file.name + ": " + moved.error().text});
+    }
     end_job();
 }
 

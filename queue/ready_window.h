@@ -1,5 +1,5 @@
-// The ready window: the lock-free queue of a domain and a priority class. One producer, the domain's home shard, keeps it filled with records
-// that may be sent now; any shard pulls from it, which is how one hot domain uses every core.
+// The ready window: the lock-free queue of a domain and a priority class. One producer, the domain's home shard, keeps it
+// filled with records that may be sent now; any shard pulls from it, which is how one hot domain uses every core.
 //
 // Cells carry a sequence number (Vyukov's bounded queue): a cell is free for position p when its sequence is p, filled
 // when it is p + 1. Consumers claim a position by compare-and-swap on head_; the release store of the sequence hands the

@@ -188,7 +188,8 @@ Result<FileDescriptor> SpoolDirectory::open_scratch() const {
 }
 
 Result<FileDescriptor> SpoolDirectory::open_active(FileId id, const char* suffix, int flags) const {
-    return files::open_beneath(active_folder(id), file_id_text(id) + suffix, flags, 0600);
+    // Never waits, whatever somebody has put in the file's place.
+    return files::open_beneath(active_folder(id), file_id_text(id) + suffix, flags | O_NONBLOCK, 0600);
 }
 
 Result<void> SpoolDirectory::remove_active(FileId id, const char* suffix) const {

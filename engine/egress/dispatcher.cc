@@ -13,8 +13,8 @@ constexpr int64_t kDnsRetryLongestS = 600;
 constexpr size_t kBouncesAtOnce = 200;
 constexpr DurationMs kFullDiskMs = 100;  // between looks whether outcomes can be recorded again
 constexpr size_t kAddressesKept = 1024;
-constexpr size_t kTickedMost = 128;   // sites in one tick,
-constexpr size_t kTickedWithin = 10;  // or so many ticks until all had theirs
+constexpr size_t kTickedLeast = 128;  // sites in one tick, or as many
+constexpr size_t kTickedWithin = 10;  // that all have had theirs in so many ticks
 constexpr DurationMs kSitesKnownWithinMs = 5'000;  // DNS may fail for a domain that has nothing but a block
 constexpr DurationMs kSitesKnownAskedMs = 5;
 constexpr DurationMs kLookUpAgainMs = 10'000;
@@ -167,7 +167,7 @@ void Dispatcher::tick() {
         shaping_.expire(context_.reactor.wall_us() / kUsPerSecond);
     }
     // With many sites a part of them each time; all when limits have changed, which hold at once.
-    size_t due = std::max(kTickedMost, in_turn_.size() / kTickedWithin);
+    size_t due = std::max(kTickedLeast, in_turn_.size() / kTickedWithin);
     if (const uint64_t version = shaping_.version(); version != ticked_version_) {
         ticked_version_ = version;
         due = in_turn_.size();

@@ -39,12 +39,27 @@ bool SiteWorker::set_apart(QueuedMessage& message, const Taker& taker) {
     return true;
 }
 
+// What was cancelled or suspended meanwhile goes home. Its recipients are of one domain, campaign and file: what holds for one
+// holds for all.
+void SiteWorker::drop_held_large() {
+    if (!context_.holds) return;
+    std::erase_if(large_, [&](QueuedMessage* message) {
+        const Transaction& transaction = message->transaction;
+        if (!context_.owner.take_held(transaction.record(0), &site_)) return false;
+        for (size_t i = 1; i < transaction.size(); ++i) (void)context_.owner.take_held(transaction.record(i), &site_);
+        carried_ -= transaction.size();
+        give_back(*message);
+        return true;
+    });
+}
+
 // One that the taker's host takes, or that no host takes any more: the transaction refuses it.
 QueuedMessage* SiteWorker::large_for(const Taker& taker) {
+    drop_held_large();
     const auto fits = [&](const QueuedMessage* message) {
         return taker.size_limit == 0 || message->content.wire_size <= taker.size_limit;
     };
-    if (taker.connection && taker.connection->for_octets && std::ranges::none_of(large_, fits)) {
+    if (taker.connection && taker.connection->for_octets && !large_.empty() && std::ranges::none_of(large_, fits)) {
         does_not_fit(taker);
         if (!open_for_large()) taker.connection->retiring = true;
     }
@@ -92,13 +107,13 @@ void SiteWorker::leave_out_small(const PooledConnection& pooled, std::vector<Can
         return context_.hosts.too_large(candidate.host, pooled.for_octets, context_.reactor.now_ms());
     });
     if (!list.empty()) return;
-    Outcome outcome = outcome_of(Trouble::size_exceeded, Phase::connect, "");
-    outcome.kind = OutcomeKind::transient;
-    settle_large(pooled.for_octets, outcome, pooled.place());
+    settle_large(pooled.for_octets, outcome_of(Trouble::size_exceeded, Phase::connect, ""), pooled.place());
 }
 
-// What has `at_least` so many octets, as the connection that was to be opened for it failed.
-void SiteWorker::settle_large(uint64_t at_least, const Outcome& outcome, const AttemptPlace& place) {
+// What has `at_least` so many octets, as the connection that was to be opened for it failed: another attempt, whatever the
+// host said, for it has not seen the message.
+void SiteWorker::settle_large(uint64_t at_least, Outcome outcome, const AttemptPlace& place) {
+    if (outcome.kind == OutcomeKind::bounced) outcome.kind = OutcomeKind::transient;
     for (size_t at = large_.size(); at-- > 0;) {
         QueuedMessage* message = large_[at];
         if (message->content.wire_size < at_least) continue;

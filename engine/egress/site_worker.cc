@@ -292,8 +292,9 @@ SourceId SiteWorker::first_source() const {
 void SiteWorker::pump() {
     const int64_t now_ms = context_.reactor.now_ms();
     if (no_mail() || gives_way() || parked_until_ms_ > now_ms || no_loading_before_ms_ > now_ms) return;
-    if (!large_.empty()) (void)open_for_large();
+    drop_held_large();
     if (!context_.owner.may_send() || (context_.holds && context_.owner.suspended(site_))) return;
+    if (!large_.empty()) (void)open_for_large();
     const auto most = std::min(connection_window_.size(), allowed_at_most());
     const bool may_open = now_ms >= no_opening_before_ms_ && connections_.size() < most;
     const bool may_invite = home_ && now_ms - invited_ms_ >= kInviteEveryMs && context_.reactor.busy() >= kBusy;

@@ -104,7 +104,8 @@ class SiteWorker {
     void does_not_fit(const Taker& taker);
     bool open_for_large();
     void leave_out_small(const PooledConnection& pooled, std::vector<Candidate>& list);
-    void settle_large(uint64_t at_least, const Outcome& outcome, const AttemptPlace& place);
+    void drop_held_large();
+    void settle_large(uint64_t at_least, Outcome outcome, const AttemptPlace& place);
     void put_back(QueuedMessage& message);
     void put_large_back();
 

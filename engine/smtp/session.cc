@@ -197,7 +197,8 @@ Task<std::optional<Trouble>> Session::fill_flight(SessionFeed& feed) {
                 if (auto trouble = co_await stream_content(last, feed)) co_return trouble;
             } else {
                 // One block for the whole flight, instead of one twice as large again and again.
-                if (filled == 0 && depth > 1) connection_.make_room(std::min(kStreamUnsent, depth * (size + kEnvelope)));
+                const size_t places = depth + 1 - flight_.size();
+                if (filled == 0 && places > 1) connection_.make_room(std::min(kStreamUnsent, places * (size + kEnvelope)));
                 connection_.append(out_);
                 out_.clear();
                 if (!read_small(last)) co_return Trouble::file_changed;

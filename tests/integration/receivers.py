@@ -277,11 +277,14 @@ class Sink:
     def messages(self):
         return [([], path.read_bytes()) for path in sorted(self.maildir.iterdir())] if self.maildir.exists() else []
 
+    def events(self):
+        """What the sink's log says so far."""
+        with open(self.log_file, encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+
     def transactions(self):
         """The accepted transactions of the sink's log, in the order they ended."""
-        with open(self.log_file, encoding="utf-8") as lines:
-            events = [json.loads(line) for line in lines if line.endswith("\n")]
-        return [e for e in events if e["event"] == "transaction" and e["accepted"]]
+        return [e for e in self.events() if e["event"] == "transaction" and e["accepted"]]
 
     def accepted(self):
         """Every recipient of every accepted transaction, repeated ones repeatedly."""

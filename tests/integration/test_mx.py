@@ -1,5 +1,9 @@
 """Every MX situation of the zone ends as FAULTS 78-85 say, with a real DNS server and real receivers."""
 
+import signal
+import subprocess
+import time
+
 import contents
 import harness
 import receivers
@@ -117,6 +121,27 @@ class MxTest(harness.Case):
             sink.process.end()  # it writes its log out
         self.assertEqual([t for sink in sinks for t in sink.transactions() if t["size"] > 20_000], [])
         self.assertGreater(len(sinks[0].transactions()), 0)
+
+    def test_what_is_cancelled_while_it_waits_for_the_next_mx_is_not_sent(self):
+        small = receivers.Sink(self, 110, "--size-limit", 20_000, name="small0")
+        # The first connection, to the host that refuses, uses the rate up: the second comes six seconds later.
+        self.engine.write_config([f"{self.knot.address}:{self.knot.port}"], retry_after=("1h",),
+                                 shaping='["default"]\nmax_connection_rate = "10/min,max_burst=1"\n')
+        large = contents.text("large", b"a line of the text\r\n" * 3_000)
+        self.engine.put("large.eml", harness.eml("news@sender.test", ["reader@small-first.test"], large))
+        process = self.engine.start()
+        self.eventually(lambda: any(e["event"] == "open" for e in small.events()), "the first host is asked", 20)
+        time.sleep(0.5)
+        done = subprocess.run([harness.PROGRAM, "queue", "cancel", "--domain", "small-first.test", "--config", self.engine.config],
+                              capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.eventually(lambda: self.engine.records("reader@small-first.test"), "it dies", 20)
+        self.assertEqual([r["type"] for r in self.engine.records("reader@small-first.test")], ["AdminBounce"])
+        time.sleep(7)
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(20), 0, process.text())
+        self.assertEqual(self.engine.files_left(), [])
+        self.assert_nobody_got_it()
 
     def test_null_mx_among_others_is_ignored(self):
         self.expect_delivered({"null-mixed.test": [self.exim.address]})

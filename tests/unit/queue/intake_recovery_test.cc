@@ -1,6 +1,7 @@
 // The intake after a restart: files in active/ are published again, less what the journals know to
 // be settled.
 #include <gmock/gmock.h>
+#include <sys/stat.h>
 
 #include "tests/unit/queue/intake_fixture.h"
 
@@ -201,6 +202,21 @@ TEST_F(RecoveryTest, AFileThatCannotBeReadAnyMoreIsSetAside) {
         EXPECT_THAT(run.owner.records, IsEmpty());
         EXPECT_THAT(read_file(spool_ / ("bad/" + name + ".reason")), ::testing::HasSubstr("cannot be read any more"));
         EXPECT_NE(access(file.c_str(), F_OK), 0);
+    }
+}
+
+// A FIFO without a writer: opening it must not wait for one.
+TEST_F(RecoveryTest, AFifoInPlaceOfAFileIsSetAside) {
+    for (const bool journalled : {true, false}) {
+        spool_.drop("a.eml", eml({"a@x.example"}));
+        const Before before = first_run();
+        ASSERT_EQ(unlink(spool_.active(before.id).c_str()), 0);
+        ASSERT_EQ(mkfifo(spool_.active(before.id).c_str(), 0600), 0);
+        Run run(*this);
+        run.start_and_settle(journalled ? state({claim_record(before)}) : nullptr);
+        EXPECT_EQ(run.owner.refused_files.size(), 1u);
+        EXPECT_THAT(run.owner.records, IsEmpty());
+        EXPECT_NE(access(spool_.active(before.id).c_str(), F_OK), 0);
     }
 }
 
