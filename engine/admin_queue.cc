@@ -100,8 +100,9 @@ json queue_json(Engine& engine, const Selection* selection, size_t limit) {
             answer["holds"].push_back(hold_json(hold));
     for (const DomainLine& line : longest.sorted()) {
         const auto& counts = line.counts;
-        json entry = {{"domain", shared.domains.name(counts.domain)}, {"ready", counts.ready},
+        json entry = {{"domain", shared.domain_name(counts.domain)}, {"ready", counts.ready},
                       {"deferred", counts.deferred}, {"suspended", counts.held}};
+        if (const auto pool = shared.pool_name(counts.domain); !pool.empty()) entry["pool"] = pool;
         if (counts.site) entry["site"] = shared.sites.at(counts.site).name();
         if (counts.parked_until_s) entry.update({{"parked_until", counts.parked_until_s}, {"why", counts.why}});
         answer["domains"].push_back(std::move(entry));

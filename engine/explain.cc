@@ -8,6 +8,7 @@
 #include <set>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "engine/admin_queue.h"
 #include "engine/command_line.h"
@@ -18,6 +19,7 @@ namespace {
 using nlohmann::json;
 
 constexpr auto kLookUpPatience = std::chrono::seconds(30);
+constexpr size_t kDomainsInSlice = 2'000;  // of a shard's turn
 constexpr size_t kDomainsOfACampaign = 10;
 constexpr size_t kRecipientsOfAMessage = 20;
 constexpr size_t kDomainsOfAMessage = 5;
@@ -94,6 +96,37 @@ json binding_of(SharedState& shared, Site& site, size_t source) {
     return nullptr;
 }
 
+// The names of the pools that the source is in.
+json pools_of(SharedState& shared, size_t source) {
+    json names = json::array();
+    for (size_t i = 0; i < shared.pools.size(); ++i) {
+        const EgressPool& pool = shared.pools[static_cast<PoolId>(i)];
+        if (pool.name == shared.sources[source].name) continue;  // of itself
+        if (std::ranges::find(pool.members, source, &PoolMember::source) != pool.members.end()) names.push_back(pool.name);
+    }
+    return names;
+}
+
+// The queues that hold mail of the domain: one for each pool that it names. The default pool's comes first, with mail or not.
+std::vector<DomainId> queues_of(Engine& engine, const std::string& domain) {
+    SharedState& shared = engine.shared();
+    std::vector<DomainId> queues{shared.domains.intern(domain)};
+    std::mutex mutex;
+    std::vector<size_t> cursors(shared.shards, 0);
+    std::atomic<bool> more = true;
+    while (more.exchange(false)) {
+        engine.on_each_shard([&](Shard& shard) {
+            const auto visit = [&](const Backlog::DomainCounts& counts) {
+                if (counts.domain == queues.front() || shared.domain_name(counts.domain) != domain) return;
+                std::scoped_lock lock(mutex);
+                if (std::ranges::find(queues, counts.domain) == queues.end()) queues.push_back(counts.domain);
+            };
+            if (shard.backlog().visit_domains(cursors[shard.number()], kDomainsInSlice, {}, visit)) more = true;
+        });
+    }
+    return queues;
+}
+
 template <class F>
 void each_source(SharedState& shared, F&& visit) {
     for (size_t i = shared.sources.size() > 1 ? 1 : 0; i < shared.sources.size(); ++i) visit(i);
@@ -123,7 +156,7 @@ Result<json> explain_json(Engine& engine, const std::string& domain) {
         const std::string source = i ? shared.sources[i].name : "";
         const EffectiveShaping shaping = view ? view->paths[i].shaping : shared.shaping.effective(domain, name, hosts, source);
         json lines = lines_of(shaping);
-        json entry = {{"source", shared.sources[i].name}, {"providers", provider_names(shaping)}};
+        json entry = {{"source", shared.sources[i].name}, {"pools", pools_of(shared, i)}, {"providers", provider_names(shaping)}};
         if (site) {
             add_use(shared, *site, i, lines);
             if (json binding = binding_of(shared, *site, i); !binding.is_null()) entry["binding"] = binding;
@@ -157,7 +190,9 @@ std::string explain_text(const json& answer) {
         text += "  no engine answers: this is from the files alone, without DNS, what is set live, and use\n";
     }
     for (const auto& source : answer["sources"]) {
-        text += "  source     " + source["source"].get<std::string>() + "\n";
+        text += "  source     " + source["source"].get<std::string>();
+        if (source.contains("pools")) text += fmt::format(" (pools: {})", fmt::join(source["pools"].get<std::vector<std::string>>(), ", "));
+        text += "\n";
         for (const auto& provider : source["providers"]) text += "  provider   " + provider.get<std::string>() + "\n";
         for (const auto& line : source["limits"]) {
             std::string value = line["value"].get<std::string>();
@@ -172,10 +207,14 @@ std::string explain_text(const json& answer) {
 
 // ---- why
 
-json why_domain(Engine& engine, const std::string& domain) {
+namespace {
+
+// Of a queue: the domain's mail from one pool.
+json why_queue(Engine& engine, const std::string& domain, DomainId id) {
     SharedState& shared = engine.shared();
-    const DomainId id = shared.domains.intern(domain);
     json answer = {{"domain", domain}, {"ready", 0}, {"deferred", 0}, {"suspended", 0}};
+    const EgressPool* pool = shared.pools.find(shared.pool_name(id));
+    if (const auto named = shared.pool_name(id); !named.empty()) answer["pool"] = named;
     std::mutex mutex;
     std::string site;
     int64_t last_s = 0;
@@ -202,20 +241,29 @@ json why_domain(Engine& engine, const std::string& domain) {
     engine.on_each_shard([&](Shard& shard) {
         std::scoped_lock lock(mutex);
         shard.dispatcher().for_each_worker([&](const SiteWorker& worker) {
-            if (worker.site().name() != site) return;
+            if (worker.site().name() != site || &worker.pool() != pool) return;
             connections += worker.connections();
             connecting += worker.connecting();
         });
     });
     answer["connections"] = connections;
     answer["connecting"] = connecting;
-    if (Site* found = shared.sites.find(site); found && found->route())
-        each_source(shared, [&](size_t i) {
-            json binding = binding_of(shared, *found, i);
-            if (binding.is_null()) return;
-            binding["source"] = shared.sources[i].name;
+    if (Site* found = shared.sites.find(site); found && found->route() && pool)
+        for (const PoolMember& member : pool->members) {
+            json binding = binding_of(shared, *found, member.source);
+            if (binding.is_null()) continue;
+            binding["source"] = shared.sources[member.source].name;
             answer["binding"].push_back(std::move(binding));
-        });
+        }
+    return answer;
+}
+
+}  // namespace
+
+json why_domain(Engine& engine, const std::string& domain) {
+    const auto queues = queues_of(engine, domain);
+    json answer = why_queue(engine, domain, queues.front());
+    for (const DomainId id : std::span(queues).subspan(1)) answer["pools"].push_back(why_queue(engine, domain, id));
     return answer;
 }
 
@@ -226,7 +274,9 @@ json why_campaign(Engine& engine, const std::string& campaign) {
     answer["sums"] = queue["sums"];
     for (const auto& hold : queue["holds"]) answer[hold["suspended"].get<bool>() ? "suspension" : "cancel"] = hold;
     for (const auto& line : queue["domains"]) {
-        json why = why_domain(engine, line["domain"].get<std::string>());
+        const auto domain = line["domain"].get<std::string>();
+        if (std::ranges::any_of(answer["domains"], [&](const json& each) { return each["domain"] == domain; })) continue;  // another pool's
+        json why = why_domain(engine, domain);
         why["of_campaign"] = {{"ready", line["ready"]}, {"suspended", line["suspended"]}};
         answer["domains"].push_back(std::move(why));
     }
@@ -254,7 +304,7 @@ json why_message(Engine& engine, MessageId message) {
                               {"num_attempts", record.attempts}, {"possible_duplicate", record.possible_duplicate}};
                 if (how == Backlog::Resting::deferred) entry["next_due"] = record.due_s;
                 here.recipients.push_back(std::move(entry));
-                here.domains.emplace(shared.domains.name(record.domain));
+                here.domains.emplace(shared.domain_name(record.domain));
             });
             if (goes_on) more = true;
         });
@@ -285,8 +335,10 @@ std::string suspension_text(const json& hold) {
     return text;
 }
 
-std::string domain_text(const json& answer) {
-    std::string text = fmt::format("{}: {} ready, {} deferred, {} suspended\n", answer["domain"].get<std::string>(),
+std::string queue_text(const json& answer) {
+    std::string text = answer["domain"].get<std::string>();
+    if (answer.contains("pool")) text += " from pool " + answer["pool"].get<std::string>();
+    text += fmt::format(": {} ready, {} deferred, {} suspended\n",
                                    answer["ready"].get<uint64_t>(), answer["deferred"].get<uint64_t>(),
                                    answer["suspended"].get<uint64_t>());
     if (answer.contains("site"))
@@ -312,6 +364,13 @@ std::string domain_text(const json& answer) {
         text += fmt::format("  refused     {} {} ({}, {})\n", reply["code"].get<int>(), reply["text"].get<std::string>(),
                             reply["host"].get<std::string>(), local_time(reply["at"].get<int64_t>()));
     }
+    return text;
+}
+
+std::string domain_text(const json& answer) {
+    std::string text = queue_text(answer);
+    if (answer.contains("pools"))
+        for (const auto& each : answer["pools"]) text += queue_text(each);
     return text;
 }
 

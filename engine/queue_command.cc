@@ -30,6 +30,12 @@ std::string by(const json& said) {
     return text;
 }
 
+std::string domain_and_pool(const json& line) {
+    auto text = line["domain"].get<std::string>();
+    if (line.contains("pool")) text += " from pool " + line["pool"].get<std::string>();
+    return text;
+}
+
 void print_list(const json& answer) {
     for (const auto& hold : answer["holds"]) {
         const auto name = fmt::format("{} {}", hold["scope"].get<std::string>(), hold["name"].get<std::string>());
@@ -43,7 +49,7 @@ void print_list(const json& answer) {
     fmt::print("{:>12} {:>12} {:>12}  {}\n", "ready", "deferred", "suspended", "domain");
     for (const auto& line : answer["domains"]) {
         fmt::print("{:>12} {:>12} {:>12}  {}", line["ready"].get<uint64_t>(), line["deferred"].get<uint64_t>(),
-                   line["suspended"].get<uint64_t>(), line["domain"].get<std::string>());
+                   line["suspended"].get<uint64_t>(), domain_and_pool(line));
         if (line.contains("parked_until"))
             fmt::print("  parked until {}: {}", local_time(line["parked_until"].get<int64_t>()), line["why"].get<std::string>());
         fmt::print("\n");

@@ -15,6 +15,14 @@ bool same_sources(const Config& a, const Config& b) {
     });
 }
 
+bool same_pools(const Config& a, const Config& b) {
+    return std::ranges::equal(a.pools, b.pools, [](const PoolConfig& x, const PoolConfig& y) {
+        return x.name == y.name && std::ranges::equal(x.sources, y.sources, [](const auto& m, const auto& n) {
+            return m.name == n.name && m.weight == n.weight;
+        });
+    });
+}
+
 // What differs and needs a restart.
 std::vector<std::string> for_a_restart(const Config& now, const Config& wanted) {
     std::vector<std::string> names;
@@ -32,6 +40,7 @@ std::vector<std::string> for_a_restart(const Config& now, const Config& wanted) 
     compare("[journal] commit", now.journal.commit_ms, wanted.journal.commit_ms);
     compare("[content] long_lines", now.content.long_lines, wanted.content.long_lines);
     if (!same_sources(now, wanted)) names.emplace_back("[[source]]");
+    if (!same_pools(now, wanted)) names.emplace_back("[[pool]]");
     return names;
 }
 

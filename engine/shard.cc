@@ -35,10 +35,11 @@ SharedState::SharedState(Config c, size_t shard_count, std::vector<EgressSource>
     : config(std::move(c)),
       shards(shard_count),
       sources(std::move(egress_sources)),
+      pools(config),
       exchange(shard_count),
       shaping(config.shaping),
       sockets(config.limits.connections),
-      sites(shaping, sources, sockets),
+      sites(shaping, sources, pools, sockets),
       metrics(shard_count) {
     schedule.retry_after_ms = config.retry.retry_after_ms;
     schedule.max_age_s = config.retry.max_age_ms / kMsPerSecond;

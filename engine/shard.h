@@ -30,6 +30,7 @@
 #include "queue/intake.h"
 #include "queue/journal/journal.h"
 #include "queue/journal/recovery.h"
+#include "queue/queue_name.h"
 #include "queue/set_aside.h"
 
 namespace postrider {
@@ -47,10 +48,14 @@ struct SharedState {
     MemoryUse memory() const;
     // False: the intake waits until the queue is smaller.
     bool has_room() const;
+    std::string_view domain_name(DomainId domain) const { return domain_of(domains.name(domain)); }
+    // Empty: the default.
+    std::string_view pool_name(DomainId domain) const { return pool_of(domains.name(domain)); }
 
     const Config config;
     const size_t shards;
     const std::vector<EgressSource> sources;
+    const EgressPools pools;
     RetrySchedule schedule;
     ContentRules content_rules;
     MailExchange exchange;
@@ -164,7 +169,9 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     int64_t retry_wait_s(uint32_t attempts) override;
     // DispatcherOwner
     void send_window(Site& site, ReadyWindow& window, int64_t expires_ms) override;
-    std::string_view domain_name(DomainId domain) override { return shared_.domains.name(domain); }
+    std::string_view domain_name(DomainId domain) override { return shared_.domain_name(domain); }
+    std::string_view pool_name(DomainId domain) override { return shared_.pool_name(domain); }
+    const EgressPool* pool(DomainId domain) override { return shared_.pools.find(shared_.pool_name(domain)); }
 
   private:
     enum MailKind : uint16_t { kAccept = 1, kPutBack, kRefill, kPark, kWindow, kForget, kTryNow };

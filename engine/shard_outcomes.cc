@@ -61,7 +61,7 @@ void Shard::log(const Settled& settled) {
     line.num_attempts = record.attempts;
     line.id = message_id(file.id, record.place);
     line.recipient = settled.recipient;
-    line.queue = shared_.domains.name(record.domain);
+    line.queue = shared_.domain_name(record.domain);
     if (settled.message) {
         const Envelope& envelope = settled.message->envelope;
         line.sender = envelope.sender;
@@ -137,7 +137,7 @@ bool Shard::may_send() { return !commit_->holding() && !journal_->space_out() &&
 // No transaction was begun: the address is read for the log alone.
 void Shard::log_unsent(RecordId id, const Outcome& outcome, LogType type) {
     const Record& record = shared_.arena[id];
-    Settled settled{.id = id, .recipient = shared_.domains.name(record.domain), .outcome = &outcome, .type = type};
+    Settled settled{.id = id, .recipient = shared_.domain_name(record.domain), .outcome = &outcome, .type = type};
     const bool loaded = reader_.load(record, scratch_).has_value();
     if (loaded) {
         settled.message = &scratch_;
@@ -150,7 +150,7 @@ void Shard::log_unsent(RecordId id, const Outcome& outcome, LogType type) {
 
 std::string Shard::recipient_address(const Record& record) {
     std::string address("?@");
-    address += shared_.domains.name(record.domain);
+    address += shared_.domain_name(record.domain);
     if (!reader_.load(record, scratch_)) return address;
     if (reader_.recipient(scratch_, record.recipient, scratch_recipient_)) address = scratch_recipient_.address;
     reader_.unload(scratch_);

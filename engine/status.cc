@@ -38,6 +38,7 @@ json status_json(Engine& engine, int64_t started_s) {
             if (!domain.parked_until_s || parked.size() >= kSitesTold) return;
             parked.push_back({{"domain", shard.domain_name(domain.domain)}, {"until", domain.parked_until_s},
                               {"ready", domain.ready}, {"why", domain.why}});
+            if (const auto pool = shard.pool_name(domain.domain); !pool.empty()) parked.back()["pool"] = pool;
         });
     });
     const Totals totals = engine.totals();

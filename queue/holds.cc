@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "queue/queue_name.h"
+
 namespace postrider {
 
 std::optional<HoldScope> hold_scope_of(std::string_view name) {
@@ -10,12 +12,13 @@ std::optional<HoldScope> hold_scope_of(std::string_view name) {
     return static_cast<HoldScope>(found - std::begin(kHoldScopes));
 }
 
-HoldTable::HoldTable(std::vector<Hold> holds, NameTable& domains, NameTable& labels) : holds_(std::move(holds)) {
+HoldTable::HoldTable(std::vector<Hold> holds, const NameTable& queues, NameTable& labels)
+    : holds_(std::move(holds)), queues_(queues) {
     for (const Hold& hold : holds_) {
         if (hold.suspended && hold.until_s) next_end_s_ = std::min(next_end_s_, hold.until_s);
         const Verdict verdict{hold.cancelled_to_s, hold.suspended, &hold};
         switch (hold.scope) {
-            case HoldScope::domain: domains_[domains.intern(hold.name)].join(verdict); break;
+            case HoldScope::domain: domains_[hold.name].join(verdict); break;
             case HoldScope::campaign: campaigns_[labels.intern(hold.name)].join(verdict); break;
             case HoldScope::tenant: tenants_[labels.intern(hold.name)].join(verdict); break;
             case HoldScope::site: sites_[hold.name].join(verdict); break;
@@ -29,7 +32,8 @@ HoldTable::HoldTable(std::vector<Hold> holds, NameTable& domains, NameTable& lab
 }
 
 HoldTable::Verdict HoldTable::of(DomainId domain, LabelId campaign, LabelId tenant) const {
-    Verdict verdict = find(domains_, domain);
+    Verdict verdict;
+    if (!domains_.empty()) verdict = find(domains_, domain_of(queues_.name(domain)));
     if (campaign && !campaigns_.empty()) verdict.join(find(campaigns_, campaign));
     if (tenant && !tenants_.empty()) verdict.join(find(tenants_, tenant));
     return verdict;

@@ -64,8 +64,8 @@ class HoldTable {
         }
     };
 
-    // Names of domains and labels become ids by interning.
-    HoldTable(std::vector<Hold> holds, NameTable& domains, NameTable& labels);
+    // Labels become ids by interning; `queues`: the names of DomainId (queue_name.h).
+    HoldTable(std::vector<Hold> holds, const NameTable& queues, NameTable& labels);
 
     Verdict of(DomainId domain, LabelId campaign, LabelId tenant) const;
     Verdict of_site(std::string_view site) const { return find(sites_, site); }
@@ -97,8 +97,9 @@ class HoldTable {
     }
 
     std::vector<Hold> holds_;
-    ById domains_, campaigns_, tenants_;
-    ByName sites_, providers_;
+    const NameTable& queues_;
+    ById campaigns_, tenants_;
+    ByName domains_, sites_, providers_;
     std::vector<Cancel> cancels_;  // ascending by time
     int64_t next_end_s_ = INT64_MAX;
 };

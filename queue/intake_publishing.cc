@@ -7,6 +7,7 @@
 #include "engine/core/address.h"
 #include "engine/io/crash_points.h"
 #include "queue/intake_job.h"
+#include "queue/queue_name.h"
 
 namespace postrider {
 namespace {
@@ -115,6 +116,7 @@ void Intake::publish_small(Job& job) {
 void Intake::publish_recipients(Job& job, RecordChain chain, uint32_t place, const Envelope& envelope) {
     const LabelId campaign = labels_.intern(envelope.campaign);
     const LabelId tenant = labels_.intern(envelope.tenant);
+    const bool pooled = !is_default_pool(envelope.pool);
     RecordChain out;
     while (!job.known.empty() && job.known.front().place < place) job.known = job.known.subspan(1);
     while (!chain.empty()) {
@@ -123,6 +125,11 @@ void Intake::publish_recipients(Job& job, RecordChain chain, uint32_t place, con
         record.place = place;
         record.campaign = campaign;
         record.tenant = tenant;
+        if (pooled) {
+            job.domain = domains_.name(record.domain);
+            append_pool(job.domain, envelope.pool);
+            record.domain = domains_.intern(job.domain);
+        }
         record.priority = envelope.priority;
         record.due_s = static_cast<uint32_t>(std::clamp<int64_t>(envelope.not_before_s, 0, UINT32_MAX));
         while (!job.known.empty() && job.known.front().place == place &&

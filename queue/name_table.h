@@ -65,6 +65,8 @@ class NameCache {
         return id;
     }
 
+    std::string_view name(uint32_t id) const { return table_.name(id); }
+
   private:
     uint32_t add(std::string_view name) {
         const uint32_t id = table_.intern(name);

@@ -73,7 +73,8 @@ class ConfigLoader {
         read_small_tables(root);
         read_smtp(root);
         read_retry(root);
-        read_sources(root);
+        read_blocks(root, "source", [&](const toml::table& table) { read_source(table); });
+        read_blocks(root, "pool", [&](const toml::table& table) { read_pool(table); });
         read_shaping(root);
         root.finish();
         check_source_names();
@@ -218,23 +219,23 @@ class ConfigLoader {
         });
     }
 
-    void read_sources(TableReader& root) {
-        const toml::node* node = root.find("source");
+    template <class Read>
+    void read_blocks(TableReader& root, std::string_view name, Read read) {
+        const toml::node* node = root.find(name);
         if (node == nullptr) return;
+        const std::string allowed = fmt::format("blocks named [[{}]]", name);
         const auto* list = node->as_array();
-        if (list == nullptr) return root.wrong_kind(*node, "source", "blocks named [[source]]");
+        if (list == nullptr) return root.wrong_kind(*node, name, allowed);
         for (const auto& element : *list) {
             if (const auto* table = element.as_table()) {
-                read_source(*table);
+                read(*table);
             } else {
-                root.wrong_kind(element, "source", "blocks named [[source]]");
+                root.wrong_kind(element, name, allowed);
             }
         }
-        constexpr size_t kMostSources = 65'000;  // a SourceId has 16 bits
-        if (config_.sources.size() > kMostSources) {
-            problems_.error(place_of(node->source()),
-                            fmt::format("source: more than {} blocks", kMostSources));
-        }
+        constexpr size_t kMostBlocks = 30'000;  // a source is a pool too, and a PoolId has 16 bits
+        if (list->size() > kMostBlocks)
+            problems_.error(place_of(node->source()), fmt::format("{}: more than {} blocks", name, kMostBlocks));
     }
 
     void read_source(const toml::table& table) {
@@ -260,6 +261,53 @@ class ConfigLoader {
                                 "\" is no address, allowed: an IPv4 or IPv6 address");
         }
         config_.sources.push_back(std::move(source));
+    }
+
+    void read_pool(const toml::table& table) {
+        const Place at = place_of(table.source());
+        TableReader reader(table, "pool", problems_);
+        PoolConfig pool;
+        reader.string("name", pool.name);
+        const toml::node* sources = reader.find("sources");
+        const toml::array* list = sources ? sources->as_array() : nullptr;
+        reader.finish();
+        if (pool.name.empty()) {
+            problems_.error(at, "pool.name: is missing, allowed: a name such as \"newsletters\"");
+        } else if (known_sources_.contains(pool.name)) {
+            problems_.error(at, "pool.name: \"" + pool.name + "\" is the name of a source, which is a pool of itself already; "
+                                "give the pool another");
+        } else if (std::ranges::find(config_.pools, pool.name, &PoolConfig::name) != config_.pools.end()) {
+            problems_.error(at, "pool.name: \"" + pool.name + "\" is used twice, allowed: a name of its own for each pool");
+        }
+        if (list == nullptr || list->empty()) {
+            problems_.error(sources ? place_of(sources->source()) : at,
+                            "pool.sources: names no source, allowed: a list such as [\"ip-1\", {name = \"ip-2\", weight = 3}]");
+        } else {
+            for (const auto& element : *list) read_pool_member(element, pool);
+        }
+        config_.pools.push_back(std::move(pool));
+    }
+
+    void read_pool_member(const toml::node& element, PoolConfig& pool) {
+        const Place at = place_of(element.source());
+        PoolConfig::Member member;
+        if (const auto* name = element.as_string()) {
+            member.name = name->get();
+        } else if (const auto* table = element.as_table()) {
+            TableReader reader(*table, "pool.sources", problems_);
+            reader.string("name", member.name);
+            reader.integer("weight", member.weight, 1, 1'000);
+            reader.finish();
+        } else {
+            problems_.error(at, fmt::format("pool.sources: is {}, allowed: a name, or {{name = \"ip-1\", weight = 3}}", kind_of(element)));
+            return;
+        }
+        if (!known_sources_.contains(member.name)) {
+            problems_.error(at, "pool.sources: no [[source]] is named \"" + member.name + "\"");
+        } else if (std::ranges::find(pool.sources, member.name, &PoolConfig::Member::name) != pool.sources.end()) {
+            problems_.error(at, "pool.sources: \"" + member.name + "\" is in the pool twice; give it a weight instead");
+        }
+        pool.sources.push_back(std::move(member));
     }
 
     void read_shaping(TableReader& root) {

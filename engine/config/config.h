@@ -71,6 +71,16 @@ struct SourceConfig {
     std::string hostname;  // EHLO name; filled from server.hostname when absent
 };
 
+// A pool of sources, which messages name by x-pool.
+struct PoolConfig {
+    struct Member {
+        std::string name;     // of a source
+        uint32_t weight = 1;  // 1 to 1000
+    };
+    std::string name;
+    std::vector<Member> sources;  // not empty
+};
+
 struct Config {
     std::string file;
     ServerConfig server;
@@ -82,6 +92,7 @@ struct Config {
     ContentConfig content;
     std::vector<std::string> shaping_files;  // paths, resolved
     std::vector<SourceConfig> sources;
+    std::vector<PoolConfig> pools;
     ShapingRules shaping;
 };
 

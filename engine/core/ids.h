@@ -13,10 +13,11 @@ using ShardId = uint16_t;
 using RecordId = uint32_t;    // a queued recipient in the record arena; 0 is none
 using FileSlot = uint32_t;    // an open or claimed spool file in the file table; 0 is none
 using FileId = uint64_t;      // name of a claimed file: hash of (inode, name, size, mtime)
-using DomainId = uint32_t;    // interned recipient domain; 0 is none
+using DomainId = uint32_t;    // interned name of a queue: a recipient domain, from one pool (queue_name.h); 0 is none
 using SiteId = uint32_t;      // interned site (canonical MX set); 0 is none
 using SourceId = uint16_t;    // configured egress source; 0 is the kernel's choice
-using LabelId = uint32_t;     // interned campaign, tenant, pool or job; 0 is none
+using PoolId = uint16_t;      // configured pool of sources; 0 is the default
+using LabelId = uint32_t;     // interned campaign or tenant; 0 is none
 
 // 128 bits, one per message, stable over restarts: the file's id and the message's place in it.
 struct MessageId {

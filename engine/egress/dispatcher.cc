@@ -8,8 +8,8 @@
 namespace postrider {
 namespace {
 
-constexpr int64_t kDnsRetryFirstS = 60;
-constexpr int64_t kDnsRetryLongestS = 600;
+constexpr int64_t kParkedFirstS = 60;
+constexpr int64_t kParkedLongestS = 600;
 constexpr size_t kBouncesAtOnce = 200;
 constexpr DurationMs kFullDiskMs = 100;  // between looks whether outcomes can be recorded again
 constexpr size_t kAddressesKept = 1024;
@@ -41,6 +41,10 @@ Dispatcher::Dispatcher(EgressContext& context, DispatcherOwner& owner, SiteTable
 void Dispatcher::announce(ReadyWindow& window) {
     if (draining_) return window.abandon();
     Binding& binding = bindings_[window.domain()];
+    if (!owner_.pool(window.domain())) {
+        const std::string pool(owner_.pool_name(window.domain()));
+        return park_domain(window, binding, outcome_of(Trouble::no_such_pool, Phase::connect, pool));
+    }
     if (binding.site && binding.expires_ms > context_.reactor.now_ms() && binding.version == shaping_.binding_version())
         return owner_.send_window(*binding.site, window, binding.expires_ms);
     ++resolving_;
@@ -59,7 +63,7 @@ Task<void> Dispatcher::resolve(ReadyWindow& window) {
     if (route->kind == MailRoute::Kind::hosts) {
         bind(window, binding, std::move(route));
     } else if (route->kind == MailRoute::Kind::temporary || draining_) {
-        park_domain(window, binding, *route);
+        park_domain(window, binding, outcome_of(Trouble::dns_temporary, Phase::connect, route->why));
     } else {
         co_await bounce_all(window, *route);
     }
@@ -74,7 +78,7 @@ void Dispatcher::bind(ReadyWindow& window, Binding& binding, std::shared_ptr<con
     if (speaks) tell(shaping_.set_site(name, site.name()));
     binding.site = &site;
     binding.expires_ms = route->expires_ms;
-    binding.dns_failures = 0;
+    binding.failures = 0;
     site.bind(std::move(route), speaks ? name : "");
     owner_.send_window(site, window, binding.expires_ms);
 }
@@ -107,12 +111,11 @@ Task<void> Dispatcher::bounce_all(ReadyWindow& window, const MailRoute& route) {
     }
 }
 
-void Dispatcher::park_domain(ReadyWindow& window, Binding& binding, const MailRoute& route) {
-    const int64_t wait_s = std::min(kDnsRetryLongestS, kDnsRetryFirstS << std::min(binding.dns_failures, 4u));
-    ++binding.dns_failures;
+void Dispatcher::park_domain(ReadyWindow& window, Binding& binding, const Outcome& outcome) {
+    const int64_t wait_s = std::min(kParkedLongestS, kParkedFirstS << std::min(binding.failures, 4u));
+    ++binding.failures;
     const DomainId domain = window.domain();
-    const Outcome outcome = outcome_of(Trouble::dns_temporary, Phase::connect, route.why);
-    // One recipient tells it; a DNS failure burns no attempt (FAULTS 88).
+    // One recipient tells it; what is no host's fault burns no attempt (FAULTS 88).
     if (const RecordId id = window.pull()) {
         if (context_.holds && context_.owner.take_held(id, nullptr))
             ;  // it tells nothing
@@ -128,9 +131,10 @@ void Dispatcher::park_domain(ReadyWindow& window, Binding& binding, const MailRo
 void Dispatcher::attach(Site& site, ReadyWindow& window, int64_t expires_ms) {
     // Nothing is kept at the end: the window may belong to a shard that has nothing more to do.
     if (draining_) return is_home(site) ? window.abandon() : window.drop_reference();
-    auto& worker = workers_[site.id()];
+    const EgressPool& pool = *owner_.pool(window.domain());  // which was there when it was announced
+    auto& worker = workers_[{site.id(), pool.id}];
     if (!worker) {
-        worker = std::make_unique<SiteWorker>(context_, site, is_home(site));
+        worker = std::make_unique<SiteWorker>(context_, site, pool, is_home(site));
         in_turn_.push_back(worker.get());
     }
     worker->attach(window, expires_ms);
@@ -180,7 +184,7 @@ void Dispatcher::tick() {
         if (worker.unused() && !is_home(worker.site())) {
             in_turn_[turn_] = in_turn_.back();
             in_turn_.pop_back();
-            workers_.erase(worker.site().id());
+            workers_.erase({worker.site().id(), worker.pool().id});
         } else {
             ++turn_;
         }
@@ -190,7 +194,7 @@ void Dispatcher::tick() {
 
 void Dispatcher::drain() {
     draining_ = true;
-    for (auto& [id, worker] : workers_) worker->drain();
+    for (auto& [key, worker] : workers_) worker->drain();
 }
 
 }  // namespace postrider

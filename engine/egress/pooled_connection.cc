@@ -34,7 +34,7 @@ OutgoingMessage* PooledConnection::next(const Capabilities& capabilities) {
         retiring = true;
         return nullptr;
     }
-    QueuedMessage* message = worker.pull(source, {this, capabilities.rcpt_max, capabilities.size_limit});
+    QueuedMessage* message = worker.pull(member, {this, capabilities.rcpt_max, capabilities.size_limit});
     if (!message) return nullptr;
     ++deliveries;
     if (began_ns == 0) began_ns = worker.context_.reactor.now_ns();
@@ -60,7 +60,7 @@ void PooledConnection::settled(OutgoingMessage& message) {
     }
     worker.settle_all(queued, place());
     if (requeued) return;
-    worker.site_.served();
+    worker.site_.served(worker.pool_.id);
 }
 
 void wake_waiting(AddressPool::Address& address, size_t count) {
@@ -135,7 +135,7 @@ AttemptPlace PooledConnection::place() const {
     place.site = worker.site_.name();
     place.host = host;
     place.address = address;
-    place.source = worker.context_.sources[source].name;
+    place.source = source().name;
     place.source_address = source_address;
     if (connection) {
         place.tls_cipher = connection->tls_cipher();

@@ -11,8 +11,8 @@ namespace postrider {
 
 class PooledConnection final : public SessionFeed {
   public:
-    PooledConnection(SiteWorker& owner, ConnectionLease slot, SourceId number)
-        : worker(owner), lease(std::move(slot)), source(number), wake(owner.context_.reactor) {}
+    PooledConnection(SiteWorker& owner, ConnectionLease slot, size_t number)
+        : worker(owner), lease(std::move(slot)), member(number), wake(owner.context_.reactor) {}
 
     OutgoingMessage* next(const Capabilities& capabilities) override;
     void before_dot(OutgoingMessage& message) override;
@@ -30,13 +30,15 @@ class PooledConnection final : public SessionFeed {
     void closed();
 
     // Of its path, as it holds now.
-    const EffectiveShaping& shaping() const { return worker.shaping(source); }
+    const EffectiveShaping& shaping() const { return worker.path(member).shaping; }
+    const EgressSource& source() const { return worker.source(member); }
+    SourceId source_id() const { return worker.turns_.source(member); }
     AttemptPlace place() const;
     void remember_place(const Candidate& candidate);
 
     SiteWorker& worker;
     ConnectionLease lease;
-    SourceId source;
+    const size_t member;  // of the pool: its source
     Event wake;
     std::unique_ptr<Connection> connection;
     std::unique_ptr<Session> session;

@@ -11,6 +11,16 @@ void Site::bind(std::shared_ptr<const MailRoute> route, std::string_view domain)
     if (speaks || moved) bindings_.fetch_add(1, std::memory_order_release);
 }
 
+void Site::join(const EgressPool& pool) {
+    participants_.fetch_add(1, std::memory_order_relaxed);
+    for (const PoolMember& member : pool.members) paths_[member.source].participants.fetch_add(1, std::memory_order_relaxed);
+}
+
+void Site::part(const EgressPool& pool) {
+    participants_.fetch_sub(1, std::memory_order_relaxed);
+    for (const PoolMember& member : pool.members) paths_[member.source].participants.fetch_sub(1, std::memory_order_relaxed);
+}
+
 std::shared_ptr<const MailRoute> Site::route() const {
     std::scoped_lock lock(mutex_);
     return route_;

@@ -14,19 +14,12 @@
 
 #include "dns/resolver.h"
 #include "engine/core/ids.h"
-#include "engine/config/config.h"
+#include "engine/egress/egress_pool.h"
 #include "engine/egress/path_limits.h"
 #include "engine/egress/shaping_book.h"
 #include "queue/name_table.h"
 
 namespace postrider {
-
-// An egress source as the sockets want it; number 0 is the kernel's choice.
-struct EgressSource {
-    std::string name;  // "unspecified" for the kernel's choice, as in KumoMTA
-    std::optional<SocketAddress> address;
-    std::string hostname;
-};
 
 // What holds at a site, as of one version: never changed, shared by the workers of all shards.
 struct SiteView {
@@ -39,6 +32,7 @@ struct SiteView {
 struct SiteContext {
     const ShapingBook& book;
     const std::vector<EgressSource>& sources;
+    const EgressPools& pools;
     CountLimit& sockets;
     ProviderTable& providers;
 };
@@ -46,7 +40,7 @@ struct SiteContext {
 class Site {
   public:
     Site(SiteId id, std::string name, SiteContext context)
-        : id_(id), name_(std::move(name)), context_(context), paths_(context.sources.size()) {}
+        : id_(id), name_(std::move(name)), context_(context), paths_(context.sources.size()), pools_(context.pools.size()) {}
 
     SiteId id() const { return id_; }
     const std::string& name() const { return name_; }
@@ -62,22 +56,29 @@ class Site {
 
     uint32_t connections(SourceId source) const { return paths_[source].connections.used(); }
 
-    // How many shards keep connections here: each may have its share of the limit.
-    void join() { participants_.fetch_add(1, std::memory_order_relaxed); }
-    void part() { participants_.fetch_sub(1, std::memory_order_relaxed); }
-    // Windows of urgent mail that its home serves: while there are any, other shards do not take what is not urgent.
-    void set_urgent(uint32_t windows) { urgent_.store(windows, std::memory_order_relaxed); }
-    uint32_t urgent() const { return urgent_.load(std::memory_order_relaxed); }
+    // Who keeps connections here, for a pool on a shard: each may have its share of the limits, by source and of all.
+    void join(const EgressPool& pool);
+    void part(const EgressPool& pool);
     uint32_t participants() const { return std::max(1u, participants_.load(std::memory_order_relaxed)); }
+    uint32_t participants(SourceId source) const {
+        return std::max(1u, paths_[source].participants.load(std::memory_order_relaxed));
+    }
+    // Windows of the pool's urgent mail that its home serves: while there are any, other shards take no other of the pool.
+    void set_urgent(PoolId pool, uint32_t windows) { pools_[pool].urgent.store(windows, std::memory_order_relaxed); }
+    uint32_t urgent(PoolId pool) const { return pools_[pool].urgent.load(std::memory_order_relaxed); }
 
-    // Times in a row that no host could be reached; 0 after a session was opened.
-    uint32_t failed() { return failures_.fetch_add(1, std::memory_order_relaxed) + 1; }
-    void served() { failures_.store(0, std::memory_order_relaxed); }
+    // Times in a row that no host could be reached from the pool; 0 after a session was opened.
+    uint32_t failed(PoolId pool) { return pools_[pool].failures.fetch_add(1, std::memory_order_relaxed) + 1; }
+    void served(PoolId pool) { pools_[pool].failures.store(0, std::memory_order_relaxed); }
 
   private:
     struct Path {
         CountLimit connections;
         RateLimit connection_rate, message_rate, data_rate;
+        std::atomic<uint32_t> participants{0};
+    };
+    struct OfPool {
+        std::atomic<uint32_t> urgent{0}, failures{0};
     };
     void set_limits(SourceId source, PathView& path, uint64_t version, MonoNs now);
 
@@ -85,11 +86,10 @@ class Site {
     const std::string name_;
     const SiteContext context_;
     std::vector<Path> paths_;
+    std::vector<OfPool> pools_;
     CountLimit connections_;   // over all sources
     RateLimit message_rate_;
     std::atomic<uint32_t> participants_{0};
-    std::atomic<uint32_t> urgent_{0};
-    std::atomic<uint32_t> failures_{0};
     mutable std::mutex mutex_;
     std::atomic<uint64_t> bindings_{0};
     std::shared_ptr<const MailRoute> route_;
@@ -100,8 +100,8 @@ class Site {
 // Sites by name. A site is kept until the process ends.
 class SiteTable {
   public:
-    SiteTable(const ShapingBook& book, const std::vector<EgressSource>& sources, CountLimit& sockets)
-        : providers_(sources.size()), context_{book, sources, sockets, providers_} {}
+    SiteTable(const ShapingBook& book, const std::vector<EgressSource>& sources, const EgressPools& pools, CountLimit& sockets)
+        : providers_(sources.size()), context_{book, sources, pools, sockets, providers_} {}
     // Thread-safe; takes a lock: once for a domain's binding.
     Site& site(std::string_view name);
     // Thread-safe.

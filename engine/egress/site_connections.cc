@@ -82,9 +82,11 @@ Task<void> SiteWorker::run(PooledConnection& pooled) {
             if (pooled.connection->secured()) ++opened_tls_;
         }
         ++live_;
+        turns_.opened(pooled.member);
         co_await serve(pooled);
         --live_;
     }
+    turns_.ended(pooled.member);
     std::erase_if(connections_, [&](const auto& each) { return each.get() == &pooled; });
     pump();
 }
@@ -101,7 +103,7 @@ Task<bool> SiteWorker::open(PooledConnection& pooled) {
     }
     if (pooled.for_octets) leave_out_small(pooled, found.list);
     if (found.list.empty()) co_return false;
-    auto& address = context_.addresses.at(found.list.front().address, pooled.source);
+    auto& address = context_.addresses.at(found.list.front().address, pooled.source_id());
     ++address.users;
     const bool opened = co_await open_at(pooled, address, found.list);
     --address.users;
@@ -134,7 +136,7 @@ Task<bool> SiteWorker::open_at(PooledConnection& pooled, AddressPool::Address& a
 
 // Until another site's connection can be taken over, or the pace of the address allows to open one.
 Task<SiteWorker::Turn> SiteWorker::wait_turn(PooledConnection& pooled, const Candidate& best) {
-    auto& address = context_.addresses.at(best.address, pooled.source);
+    auto& address = context_.addresses.at(best.address, pooled.source_id());
     const int64_t until_ms = context_.reactor.now_ms() + pooled.shaping().connect_timeout.value;
     bool waited = false;
     for (;;) {
@@ -153,7 +155,7 @@ Task<SiteWorker::Turn> SiteWorker::wait_turn(PooledConnection& pooled, const Can
 Task<bool> SiteWorker::may_dial(PooledConnection& pooled) {
     const int64_t until_ms = context_.reactor.now_ms() + pooled.shaping().connect_timeout.value;
     for (;;) {
-        const RateLimit* rate = view().paths[pooled.source].connection_rate;
+        const RateLimit* rate = path(pooled.member).connection_rate;
         const MonoNs at = rate ? rate->ready_at(context_.reactor.now_ns()) : 0;
         if (at == 0) co_return true;
         if (no_mail() || at / kNsPerMs >= until_ms) co_return false;
@@ -164,7 +166,7 @@ Task<bool> SiteWorker::may_dial(PooledConnection& pooled) {
 
 // Dials and opens a session with one after the other. On failure everything is told and closed.
 Task<bool> SiteWorker::dial_candidates(PooledConnection& pooled, const std::vector<Candidate>& list) {
-    auto& best = context_.addresses.at(list.front().address, pooled.source);
+    auto& best = context_.addresses.at(list.front().address, pooled.source_id());
     SessionFailure failure = failure_of(Trouble::connect_timeout, Phase::connect, "");
     size_t at = 0;
     const Candidate* last = nullptr;
@@ -172,10 +174,10 @@ Task<bool> SiteWorker::dial_candidates(PooledConnection& pooled, const std::vect
         std::vector<SocketAddress> addresses;
         for (size_t i = at; i < list.size(); ++i) addresses.push_back(list[i].address);
         if (!co_await may_dial(pooled)) co_return false;
-        SlotsOfRate slots(context_.reactor, view().paths[pooled.source].connection_rate);
+        SlotsOfRate slots(context_.reactor, path(pooled.member).connection_rate);
         DialOptions options;
         options.slots = &slots;
-        options.source = context_.sources[pooled.source].address;
+        options.source = pooled.source().address;
         options.timeout_ms = pooled.shaping().connect_timeout.value;
         options.abort = &pooled.dial_abort;
         auto dialled = co_await dial(context_.reactor, context_.buffers, std::move(addresses), options);
@@ -209,7 +211,7 @@ Task<bool> SiteWorker::dial_candidates(PooledConnection& pooled, const std::vect
         }
         if (!refusal) {
             context_.health.host_served(last->host);
-            pooled.opened_at(context_.addresses.at(last->address, pooled.source));
+            pooled.opened_at(context_.addresses.at(last->address, pooled.source_id()));
             co_return true;
         }
         context_.health.host_failed(last->host, context_.reactor.now_ms());
@@ -229,11 +231,11 @@ bool SiteWorker::take_over(PooledConnection& pooled, const Candidate& candidate)
         return tls_use(policy) != TlsUse::required || other.connection->secured();
     };
     const uint32_t most = pooled.shaping().max_deliveries_per_connection.value;
-    for (PooledConnection* other : context_.addresses.at(candidate.address, pooled.source).resting) {
+    for (PooledConnection* other : context_.addresses.at(candidate.address, pooled.source_id()).resting) {
         if (other->deliveries >= most || !strong_enough(*other)) continue;
         pooled.take_over_from(*other);
         pooled.remember_place(candidate);
-        auto options = session_options(pooled.shaping(), context_.sources[pooled.source].hostname, context_,
+        auto options = session_options(pooled.shaping(), pooled.source().hostname, context_,
                                        candidate.host);
         pooled.session->set_options(std::move(options));
         return true;
@@ -248,7 +250,7 @@ Task<std::optional<SessionFailure>> SiteWorker::open_session(PooledConnection& p
     pooled.remember_place(candidate);
     pooled.session_high = context_.reactor.random().next();
     pooled.session_low = context_.reactor.random().next();
-    auto options = session_options(pooled.shaping(), context_.sources[pooled.source].hostname, context_,
+    auto options = session_options(pooled.shaping(), pooled.source().hostname, context_,
                                    candidate.host);
     if (!tls) options.tls = TlsUse::off;
     pooled.session = std::make_unique<Session>(context_.reactor, *pooled.connection, std::move(options));
@@ -303,6 +305,9 @@ void SiteWorker::could_not_open(PooledConnection& pooled, const SessionFailure& 
     connection_window_.failed();
     if (draining_) return;
     if (pooled.for_octets) settle_large(0, failure.outcome, pooled.place());
+    // What may be meant for the one address is answered by the pool's others, one after the other.
+    const bool of_source = failure.outcome.phase != Phase::connect || failure.trouble == Trouble::no_ports;
+    if (of_source && !turns_.alone() && turns_.refused(pooled.member, now_ms)) return;
     if (failure.outcome.scope == Scope::engine) {  // FAULTS 95: nobody is to blame but us
         no_opening_before_ms_ = now_ms + kLocalFaultMs;
         return;
@@ -320,12 +325,12 @@ void SiteWorker::park_site(PooledConnection& pooled, const SessionFailure& failu
         no_opening_before_ms_ = context_.reactor.now_ms() + (kOpenAgainMs << std::min(fruitless_++, 6u));
         return;
     }
-    const uint32_t failures = site_.failed();
+    const uint32_t failures = site_.failed(pool_.id);
     const int64_t wait_s = context_.owner.retry_wait_s(failures);
     parked_until_ms_ = context_.reactor.now_ms() + wait_s * 1000;
     parked_why_ = failure.outcome.text;
     if (last) pooled.remember_place(*last);
-    if (QueuedMessage* probe = next_message(view().paths[pooled.source], {})) {
+    if (QueuedMessage* probe = next_message(path(pooled.member), {})) {
         Outcome outcome = failure.outcome;
         if (outcome.kind == OutcomeKind::bounced && outcome.phase != Phase::connect) outcome.kind = OutcomeKind::transient;
         probe->transaction.settle_unbegun(outcome);

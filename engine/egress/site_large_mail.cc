@@ -84,11 +84,11 @@ bool SiteWorker::open_for_large() {
     }
     if (context_.reactor.now_ms() < no_opening_before_ms_) return true;
     const auto octets = [](const QueuedMessage* message) { return message->content.wire_size; };
-    for (size_t tried = first_source(); tried < context_.sources.size(); ++tried) {
-        const SourceId source = next_to_open();
-        auto lease = ConnectionLease::take(view().paths[source]);
+    for (const size_t member : opening_order()) {
+        if (!turns_.may_open(member, context_.reactor.now_ms())) continue;
+        auto lease = ConnectionLease::take(path(member));
         if (!lease) continue;
-        add_connection(std::move(lease), source).for_octets = octets(*std::ranges::max_element(large_, {}, octets));
+        add_connection(std::move(lease), member).for_octets = octets(*std::ranges::max_element(large_, {}, octets));
         return true;
     }
     if (!idle_.empty()) {  // its lease is free in a moment

@@ -1,6 +1,7 @@
 #include "engine/egress/site_worker.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "engine/core/address.h"
 #include "engine/core/check.h"
@@ -17,9 +18,9 @@ constexpr size_t kHeldAtOnce = 1'000;
 
 }  // namespace
 
-SiteWorker::SiteWorker(EgressContext& context, Site& site, bool home)
-    : context_(context), site_(site), home_(home), shares_(context.sources.size()) {
-    site_.join();
+SiteWorker::SiteWorker(EgressContext& context, Site& site, const EgressPool& pool, bool home)
+    : context_(context), site_(site), pool_(pool), home_(home), turns_(pool.members), shares_(pool.members.size()) {
+    site_.join(pool_);
     binding_version_ = context_.shaping.binding_version();
 }
 
@@ -27,7 +28,7 @@ SiteWorker::~SiteWorker() {
     POSTRIDER_CHECK(connections_.empty(), "a site worker outlives its connections");
     while (!rotation_.empty()) leave_rotation(rotation_.size() - 1, true);
     stop_waiting_for_limits();
-    site_.part();
+    site_.part(pool_);
 }
 
 const SiteView& SiteWorker::view() {
@@ -91,12 +92,19 @@ uint64_t SiteWorker::waiting() const {
 }
 
 // The next message of the domain whose turn it is; null when nothing waits, or the limits of the path grant none now.
-QueuedMessage* SiteWorker::pull(SourceId source, const Taker& taker) {
+QueuedMessage* SiteWorker::pull(size_t member, const Taker& taker) {
     if (!context_.owner.may_send()) return nullptr;
-    const PathView& path = view().paths[source];
+    if (!turns_.alone() && turns_.ahead(member, context_.reactor.now_ms())) return nullptr;
+    QueuedMessage* message = pull_within_limits(member, taker);
+    if (message && !turns_.alone()) turns_.took(member, context_.reactor.now_ms());
+    return message;
+}
+
+QueuedMessage* SiteWorker::pull_within_limits(size_t member, const Taker& taker) {
+    const PathView& path = this->path(member);
     if (!path.paced()) return next_message(path, taker);
     const MonoNs now_ns = context_.reactor.now_ns();
-    LimitShare& share = shares_[source];
+    LimitShare& share = shares_[member];
     if (share.ready_at(now_ns) != 0) return nullptr;
     const uint64_t octets = octets_expected_;
     if (!path.acquire(now_ns, octets)) return nullptr;
@@ -275,18 +283,13 @@ void SiteWorker::give_back(QueuedMessage& message) {
 
 // A shard's share of the connections; rounded up, as the leases count for all shards together anyway.
 uint32_t SiteWorker::allowed_at_most() {
-    uint64_t limit = 0;
-    for (SourceId source = first_source(); source < context_.sources.size(); ++source)
-        limit += view().paths[source].most_connections();
-    if (const auto& over_all = shaping(first_source()).site_connection_limit.value)
-        limit = std::min<uint64_t>(limit, *over_all);
-    const uint64_t share = (limit + site_.participants() - 1) / site_.participants();
+    const auto part = [](uint64_t limit, uint64_t among) { return (limit + among - 1) / among; };
+    uint64_t share = 0;
+    for (size_t member = 0; member < turns_.size(); ++member)
+        share += part(path(member).most_connections(), site_.participants(turns_.source(member)));
+    if (const auto& over_all = path(0).shaping.site_connection_limit.value)
+        share = std::min(share, part(*over_all, site_.participants()));
     return static_cast<uint32_t>(std::clamp<uint64_t>(share, 1, UINT32_MAX));
-}
-
-// The kernel's choice, number 0, sends only where no source is configured.
-SourceId SiteWorker::first_source() const {
-    return context_.sources.size() > 1 ? 1 : 0;
 }
 
 void SiteWorker::pump() {
@@ -295,6 +298,7 @@ void SiteWorker::pump() {
     drop_held_large();
     if (!context_.owner.may_send() || (context_.holds && context_.owner.suspended(site_))) return;
     if (!large_.empty()) (void)open_for_large();
+    if (!turns_.alone()) open_for_wanting();
     const auto most = std::min(connection_window_.size(), allowed_at_most());
     const bool may_open = now_ms >= no_opening_before_ms_ && connections_.size() < most;
     const bool may_invite = home_ && now_ms - invited_ms_ >= kInviteEveryMs && context_.reactor.busy() >= kBusy;
@@ -312,15 +316,21 @@ void SiteWorker::pump() {
 
 // Connections at rest go on, as many as there is mail that their paths may send now. Answers how much mail is left.
 uint64_t SiteWorker::wake_resting(uint64_t mail) {
-    const SiteView& now = view();
+    const int64_t now_ms = context_.reactor.now_ms();
     const MonoNs now_ns = context_.reactor.now_ns();
     grants_.clear();
-    for (const PathView& path : now.paths)
-        grants_.push_back(path.paced() ? std::min(path.available(now_ns), shares_[grants_.size()].room(now_ns)) : UINT64_MAX);
-    for (size_t i = idle_.size(); i-- > 0 && mail > 0;) {
-        PooledConnection* pooled = idle_[i];
-        uint64_t& grants = grants_[pooled->source];
-        if (grants == 0) continue;
+    for (size_t member = 0; member < turns_.size(); ++member) {
+        const PathView& path = this->path(member);
+        grants_.push_back(path.paced() ? std::min(path.available(now_ns), shares_[member].room(now_ns)) : UINT64_MAX);
+    }
+    // The most recent first; of several sources the one first whose turn it is.
+    waking_order_.assign(idle_.rbegin(), idle_.rend());
+    if (!turns_.alone())
+        std::ranges::sort(waking_order_, {}, [&](const PooledConnection* each) { return turns_.standing(each->member); });
+    for (PooledConnection* pooled : waking_order_) {
+        if (mail == 0) break;
+        uint64_t& grants = grants_[pooled->member];
+        if (grants == 0 || (!turns_.alone() && turns_.ahead(pooled->member, now_ms))) continue;
         --grants;
         --mail;
         pooled->stop_resting();
@@ -332,57 +342,70 @@ uint64_t SiteWorker::wake_resting(uint64_t mail) {
 // Further connections, for what the limits let through while they would be of use.
 void SiteWorker::open_more(uint64_t mail) {
     uint64_t let_through = 0;
-    for (SourceId source = first_source(); source < context_.sources.size() && let_through < mail; ++source) {
-        const PathView& path = view().paths[source];
+    for (size_t member = 0; member < turns_.size() && let_through < mail; ++member) {
+        const PathView& path = this->path(member);
         const uint64_t more = path.paced() ? path.available_within(context_.reactor.now_ns(), static_cast<DurationMs>(ConnectionWindow::kWorthwhileMs)) : mail;
         let_through += std::min(mail, more);
     }
     mail = std::min(mail, let_through);
     const auto most = std::min(connection_window_.size(), allowed_at_most());
-    while (mail > connecting_ && connections_.size() < most && (connections_.empty() || worthwhile(mail))) {
-        bool opens = false;
-        for (size_t tried = first_source(); tried < context_.sources.size() && !opens; ++tried) opens = open_one(next_to_open());
-        if (!opens) return;
-    }
+    while (mail > connecting_ && connections_.size() < most && (connections_.empty() || worthwhile(mail)))
+        if (!open_next()) return;
 }
 
-// False: a limit of the path does not let one more be opened now.
-bool SiteWorker::open_one(SourceId source) {
-    const PathView& path = view().paths[source];
-    if (grants_[source] == 0) return false;
+// From the source whose turn it is, of those that may. False: none may.
+bool SiteWorker::open_next() {
+    return std::ranges::any_of(opening_order(), [&](size_t member) { return grants_[member] > 0 && open_one(member); });
+}
+
+// A source without a connection has its turn, while those of others are there and go on: one for it.
+void SiteWorker::open_for_wanting() {
+    const int64_t now_ms = context_.reactor.now_ms();
+    if (now_ms < no_opening_before_ms_ || connections_.size() >= allowed_at_most()) return;
+    for (size_t member = 0; member < turns_.size(); ++member)
+        if (turns_.wanting(member, now_ms) && open_one(member)) return;
+}
+
+// The members of the pool, least served first.
+std::span<const size_t> SiteWorker::opening_order() {
+    opening_order_.resize(turns_.size());
+    std::iota(opening_order_.begin(), opening_order_.end(), size_t{0});
+    if (!turns_.alone())
+        std::ranges::sort(opening_order_, {}, [&](size_t member) { return turns_.standing_with_open(member); });
+    return opening_order_;
+}
+
+// False: a limit of the path does not let one more be opened now, or the source was refused a moment ago.
+bool SiteWorker::open_one(size_t member) {
+    const PathView& path = this->path(member);
+    if (!turns_.may_open(member, context_.reactor.now_ms())) return false;
     if (path.connection_rate && path.connection_rate->available(context_.reactor.now_ns()) <= connecting_) return false;
     auto lease = ConnectionLease::take(path);
     if (!lease) return false;
-    add_connection(std::move(lease), source);
+    add_connection(std::move(lease), member);
     return true;
 }
 
-PooledConnection& SiteWorker::add_connection(ConnectionLease lease, SourceId source) {
-    connections_.push_back(std::make_unique<PooledConnection>(*this, std::move(lease), source));
+PooledConnection& SiteWorker::add_connection(ConnectionLease lease, size_t member) {
+    connections_.push_back(std::make_unique<PooledConnection>(*this, std::move(lease), member));
+    turns_.opening(member);
     ++connecting_;
     spawn(context_.gate, run(*connections_.back()));  // begins in the next turn
     return *connections_.back();
-}
-
-// In turn.
-SourceId SiteWorker::next_to_open() {
-    const size_t sources = context_.sources.size() - first_source();
-    return static_cast<SourceId>(first_source() + next_source_++ % sources);
 }
 
 // Mail waits that the limits do not let go yet: until the first path grants again, and this worker its share.
 void SiteWorker::wait_for_limits() {
     MonoNs first = INT64_MAX;
     const MonoNs now_ns = context_.reactor.now_ns();
-    const uint32_t weight = LimitShare::kWhole / site_.participants();
-    for (SourceId source = first_source(); source < context_.sources.size(); ++source) {
-        const PathView& path = view().paths[source];
+    for (size_t member = 0; member < turns_.size(); ++member) {
+        const PathView& path = this->path(member);
         auto [limit, at] = path.binding(now_ns);
         if (limit)
-            shares_[source].contend(*limit, weight, now_ns);
+            shares_[member].contend(*limit, LimitShare::kWhole / site_.participants(turns_.source(member)), now_ns);
         else if (path.connection_rate && connections_.empty())
             at = path.connection_rate->ready_at(now_ns);
-        at = std::max(at, shares_[source].ready_at(now_ns));
+        at = std::max(at, shares_[member].ready_at(now_ns));
         if (at != 0) first = std::min(first, at);
     }
     if (first != INT64_MAX) context_.reactor.arm(limit_timer_, (first + kNsPerMs - 1) / kNsPerMs);

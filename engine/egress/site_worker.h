@@ -1,4 +1,4 @@
-// What one shard does for one site: windows in rotation on one side, pooled connections on the other.
+// What one shard does for one site and pool of sources: windows in rotation on one side, pooled connections on the other.
 //
 //   attach(window) -> rotation -> a connection that is free pulls the next message -> settled -> ...
 //
@@ -15,6 +15,9 @@
 // are opened only for what the limits let through while they would be of use. Of a limit at which others wait too the worker
 // takes its share (limit_share.h).
 //
+// The sources of the pool take turns by their weights (pool_turns.h); a limit of one, or a host that refuses it, leaves the
+// others their pace.
+//
 // A message that is larger than the host at the other end takes (SIZE) is set apart for a connection to another host of the
 // site (site_large_mail.cc); it bounces when no host of the site takes it.
 //
@@ -29,6 +32,7 @@
 #include "engine/egress/connection_window.h"
 #include "engine/egress/egress_owner.h"
 #include "engine/egress/limit_share.h"
+#include "engine/egress/pool_turns.h"
 
 namespace postrider {
 
@@ -43,10 +47,11 @@ struct Taker {
 
 class SiteWorker {
   public:
-    SiteWorker(EgressContext& context, Site& site, bool home);
+    SiteWorker(EgressContext& context, Site& site, const EgressPool& pool, bool home);
     ~SiteWorker();
 
     Site& site() const { return site_; }
+    const EgressPool& pool() const { return pool_; }
     // The window comes with a reference. `expires_ms`: when the domain's binding must be renewed.
     void attach(ReadyWindow& window, int64_t expires_ms);
     // Wakes or opens connections for the mail that waits.
@@ -89,10 +94,10 @@ class SiteWorker {
     void leave_rotation(size_t index, bool abandon);
     size_t at_turn();
     // The site's home has urgent mail, and this shard has none of it.
-    bool gives_way() const { return !home_ && urgent_ == 0 && site_.urgent() > 0; }
+    bool gives_way() const { return !home_ && urgent_ == 0 && site_.urgent(pool_.id) > 0; }
     void urgent_changed(ptrdiff_t by) {
         urgent_ += static_cast<size_t>(by);
-        if (home_) site_.set_urgent(static_cast<uint32_t>(urgent_));
+        if (home_) site_.set_urgent(pool_.id, static_cast<uint32_t>(urgent_));
     }
     void next_turn() { ++(urgent_ > 0 ? urgent_turn_ : turn_); }
     bool no_mail() const { return draining_ || (rotation_.empty() && large_.empty()); }
@@ -111,15 +116,18 @@ class SiteWorker {
 
     // What holds now: the view is looked at again when its version has moved.
     const SiteView& view();
-    const EffectiveShaping& shaping(SourceId source) { return view().paths[source].shaping; }
+    // By member of the pool.
+    const PathView& path(size_t member) { return view().paths[turns_.source(member)]; }
+    const EgressSource& source(size_t member) const { return context_.sources[turns_.source(member)]; }
     uint32_t allowed_at_most();
-    SourceId first_source() const;
     uint64_t waiting() const;
     uint64_t wake_resting(uint64_t mail);
     void open_more(uint64_t mail);
-    bool open_one(SourceId source);
-    PooledConnection& add_connection(ConnectionLease lease, SourceId source);
-    SourceId next_to_open();
+    bool open_one(size_t member);
+    bool open_next();
+    void open_for_wanting();
+    PooledConnection& add_connection(ConnectionLease lease, size_t member);
+    std::span<const size_t> opening_order();
     void wait_for_limits();
     void stop_waiting_for_limits();
     void shed();
@@ -127,7 +135,8 @@ class SiteWorker {
         return connection_window_.worthwhile(mail, connections_.size(), context_.sockets.used());
     }
     void taken_one();
-    QueuedMessage* pull(SourceId source, const Taker& taker);
+    QueuedMessage* pull(size_t member, const Taker& taker);
+    QueuedMessage* pull_within_limits(size_t member, const Taker& taker);
     QueuedMessage* next_message(const PathView& path, const Taker& taker);
     bool fill(QueuedMessage& message, RecordId first, ReadyWindow& window, const PathView& path, uint32_t rcpt_max);
     void add_recipient(QueuedMessage& message, RecordId id);
@@ -137,6 +146,7 @@ class SiteWorker {
 
     EgressContext& context_;
     Site& site_;
+    const EgressPool& pool_;
     const bool home_;
     std::shared_ptr<const SiteView> view_;
     uint64_t binding_version_ = 0;
@@ -156,7 +166,9 @@ class SiteWorker {
     int64_t parked_until_ms_ = 0;
     std::string parked_why_;
     int64_t invited_ms_ = 0;
-    uint32_t next_source_ = 0;
+    PoolTurns turns_;
+    std::vector<size_t> opening_order_;
+    std::vector<PooledConnection*> waking_order_;
     // Limits: this worker sleeps until the one that binds grants again.
     struct LimitTimer final : Timer {
         explicit LimitTimer(SiteWorker& w) : worker(w) {}
@@ -164,9 +176,9 @@ class SiteWorker {
         SiteWorker& worker;
     };
     LimitTimer limit_timer_{*this};
-    std::vector<LimitShare> shares_;   // by source: of the limit that bound last
+    std::vector<LimitShare> shares_;   // by member: of the limit that bound last
     uint64_t octets_expected_ = 4096;  // of the next message: what the last one had
-    std::vector<uint64_t> grants_;   // by source, while pumping
+    std::vector<uint64_t> grants_;   // by member, while pumping
     bool draining_ = false;
     uint64_t opened_ = 0, opened_tls_ = 0;
     uint64_t carried_ = 0;

@@ -78,6 +78,8 @@ constexpr std::array<Row, kTroubleCount> kRows{{
      {requeued, Scope::engine, 451, {4, 3, 1}, "engine is out of memory"}},
     {Trouble::no_ports, "no_ports",
      {requeued, Scope::engine, 451, {4, 3, 1}, "engine is out of local ports or addresses"}},
+    {Trouble::no_such_pool, "no_such_pool",
+     {requeued, Scope::site, 451, {4, 3, 5}, "x-pool names no pool or source of the configuration"}},
     {Trouble::file_changed, "file_changed",
      {transient, Scope::engine, 451, {4, 3, 0}, "spool file changed while it was sent"}},
     {Trouble::file_unreadable, "file_unreadable",

@@ -50,6 +50,7 @@ enum class Trouble : uint8_t {
     no_descriptors,  // EMFILE, ENFILE (FAULTS 95)
     no_memory,       // ENOMEM, ENOBUFS
     no_ports,        // EADDRNOTAVAIL
+    no_such_pool,    // x-pool names none of the configuration's
     file_changed,    // FAULTS 51
     file_unreadable, // FAULTS 52
 };

@@ -195,7 +195,7 @@ class Engine:
         self.write_config([f"{dns_address}:{dns_port}"], **settings)
 
     def write_config(self, dns, *, retry_after=("1s",), max_age="1h", prohibited=(), shutdown_timeout="5s",
-                     shaping="", port=None, shards=2):
+                     shaping="", port=None, shards=2, more=""):
         shaping_file = self.folder / "shaping.toml"
         shaping_file.write_text(shaping)
         text = f"""
@@ -221,7 +221,7 @@ max_age = "{max_age}"
 """
         if shaping:
             text += f'\n[shaping]\nfiles = ["{shaping_file}"]\n'
-        self.config.write_text(text)
+        self.config.write_text(text + more)
 
     def put(self, name, content):
         """Hands a file over as producers must: write, fsync, rename."""

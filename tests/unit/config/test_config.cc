@@ -71,6 +71,9 @@ hostname = "m1.example.com"
 [[source]]
 name = "ip-2"
 address = "2001:db8::2"
+[[pool]]
+name = "news"
+sources = ["ip-1", {name = "ip-2", weight = 3}]
 )");
     EXPECT_THAT(told(loaded.problems), IsEmpty());
     const Config& config = loaded.config;
@@ -98,6 +101,13 @@ address = "2001:db8::2"
     EXPECT_EQ(config.sources[1].name, "ip-2");
     EXPECT_EQ(config.sources[1].address, "2001:db8::2");
     EXPECT_EQ(config.sources[1].hostname, "mail.example.com");
+    ASSERT_EQ(config.pools.size(), 1U);
+    EXPECT_EQ(config.pools[0].name, "news");
+    ASSERT_EQ(config.pools[0].sources.size(), 2U);
+    EXPECT_EQ(config.pools[0].sources[0].name, "ip-1");
+    EXPECT_EQ(config.pools[0].sources[0].weight, 1U);
+    EXPECT_EQ(config.pools[0].sources[1].name, "ip-2");
+    EXPECT_EQ(config.pools[0].sources[1].weight, 3U);
 }
 
 TEST_F(ConfigTest, AdminSocketLiesInTheSpoolOrWhereItIsPut) {
@@ -198,6 +208,24 @@ INSTANTIATE_TEST_SUITE_P(
             "postrider.toml:2:14: content.long_lines: is \"fold\", allowed: \"refuse\", \"send\""},
         Refusal{"[source]\nname = \"a\"",
                 "postrider.toml:1:1: source: is a table, allowed: blocks named [[source]]"},
+        Refusal{"[[source]]\nname = \"q\"\naddress = \"192.0.2.1\"\n[[pool]]\nsources = [\"q\"]",
+                "postrider.toml:4:1: pool.name: is missing, allowed: a name such as \"newsletters\""},
+        Refusal{"[[pool]]\nname = \"p\"",
+                "postrider.toml:1:1: pool.sources: names no source, allowed: a list such as [\"ip-1\", {name = \"ip-2\", weight = 3}]"},
+        Refusal{"[[pool]]\nname = \"p\"\nsources = []",
+                "postrider.toml:3:11: pool.sources: names no source, allowed: a list such as [\"ip-1\", {name = \"ip-2\", weight = 3}]"},
+        Refusal{"[[pool]]\nname = \"p\"\nsources = [\"q\"]",
+                "postrider.toml:3:12: pool.sources: no [[source]] is named \"q\""},
+        Refusal{"[[pool]]\nname = \"p\"\nsources = [1]",
+                "postrider.toml:3:12: pool.sources: is an integer, allowed: a name, or {name = \"ip-1\", weight = 3}"},
+        Refusal{"[[source]]\nname = \"q\"\naddress = \"192.0.2.1\"\n[[pool]]\nname = \"p\"\nsources = [{name = \"q\", weight = 0}]",
+                "postrider.toml:6:34: pool.sources.weight: is 0, allowed: an integer from 1 to 1000"},
+        Refusal{"[[source]]\nname = \"p\"\naddress = \"192.0.2.1\"\n[[pool]]\nname = \"p\"\nsources = [\"p\"]",
+                "postrider.toml:4:1: pool.name: \"p\" is the name of a source, which is a pool of itself already; give the pool another"},
+        Refusal{"[[source]]\nname = \"p\"\naddress = \"192.0.2.1\"\n[[pool]]\nname = \"q\"\nsources = [\"p\", \"p\"]",
+                "postrider.toml:6:17: pool.sources: \"p\" is in the pool twice; give it a weight instead"},
+        Refusal{"[[source]]\nname = \"p\"\naddress = \"192.0.2.1\"\n[[pool]]\nname = \"q\"\nsources = [\"p\"]\n[[pool]]\nname = \"q\"\nsources = [\"p\"]",
+                "postrider.toml:7:1: pool.name: \"q\" is used twice, allowed: a name of its own for each pool"},
         Refusal{"source = [1]",
                 "postrider.toml:1:11: source: is an integer, allowed: blocks named [[source]]"},
         Refusal{"[[source]]\naddress = \"192.0.2.1\"",

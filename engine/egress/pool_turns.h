@@ -1,0 +1,101 @@
+// Whose turn it is among the sources of a pool, for one site and shard: messages in proportion to the weights, as far as each
+// source can have its part. Stride scheduling (Waldspurger and Weihl, 1995): a message moves its source on by a stride that is
+// the shorter the greater its weight, and who has come least far is next.
+//
+// Nobody waits for a source that takes nothing: one that is ahead rests only while another that is behind takes messages, so
+// that a limit, a slow receiver or a refusal that binds one source leaves the others their pace.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "engine/core/time.h"
+#include "engine/egress/egress_pool.h"
+
+namespace postrider {
+
+class PoolTurns {
+  public:
+    static constexpr uint64_t kAhead = 8;         // messages of its own that a source may be ahead of another
+    static constexpr uint64_t kOwed = 1'000;      // that one is given for the time when it took nothing, at most
+    static constexpr DurationMs kTakesMs = 250;   // it took one within so long: it takes messages
+    static constexpr DurationMs kRefusedMs = 1'000;  // rest after a refusal, doubled with each in a row,
+    static constexpr uint32_t kDoublings = 6;        // so many times
+    static constexpr uint32_t kRefusalsOfSources = 4;  // in a row: then the host refuses everybody
+
+    explicit PoolTurns(std::span<const PoolMember> members) {
+        for (const PoolMember& member : members) turns_.push_back({member.source, kOne / std::max(1u, member.weight)});
+    }
+    size_t size() const { return turns_.size(); }
+    bool alone() const { return turns_.size() == 1; }
+    SourceId source(size_t member) const { return turns_[member].source; }
+    uint32_t open(size_t member) const { return turns_[member].open; }
+
+    void took(size_t member, int64_t now_ms) {
+        Turn& turn = turns_[member];
+        turn.at = standing(member) + turn.stride;
+        turn.took_ms = now_ms;
+        furthest_ = std::max(furthest_, turn.at);
+    }
+    // It has had its part, and another source that is taking messages has not.
+    bool ahead(size_t member, int64_t now_ms) const {
+        const Turn& turn = turns_[member];
+        return std::ranges::any_of(turns_, [&](const Turn& other) {
+            return other.at + kAhead * turn.stride < turn.at && now_ms - other.took_ms < kTakesMs;
+        });
+    }
+    // It has no connection, and others are ahead of it.
+    bool wanting(size_t member, int64_t now_ms) const {
+        if (turns_[member].open > 0 || turns_[member].not_before_ms > now_ms) return false;
+        const uint64_t at = standing(member);
+        return std::ranges::any_of(turns_, [&](const Turn& other) { return at + kAhead * other.stride < other.at; });
+    }
+
+    void opening(size_t member) { ++turns_[member].open; }
+    void ended(size_t member) { --turns_[member].open; }
+    void opened(size_t member) {
+        turns_[member].refusals = 0;
+        refusals_ = 0;
+    }
+    // No session could be had from this source: others are tried before it. False: it is not the source, or there is no other.
+    bool refused(size_t member, int64_t now_ms) {
+        Turn& turn = turns_[member];
+        turn.not_before_ms = now_ms + (kRefusedMs << std::min(turn.refusals++, kDoublings));
+        const auto may = [&](const Turn& other) { return other.not_before_ms <= now_ms; };
+        if (++refusals_ < kRefusalsOfSources && std::ranges::any_of(turns_, may)) return true;
+        for (Turn& each : turns_) each.not_before_ms = 0;
+        refusals_ = 0;
+        return false;
+    }
+    bool may_open(size_t member, int64_t now_ms) const { return turns_[member].not_before_ms <= now_ms; }
+
+    // How far it has come, in strides: less goes first.
+    uint64_t standing(size_t member) const {
+        const Turn& turn = turns_[member];
+        const uint64_t owed = kOwed * turn.stride;
+        return std::max(turn.at, furthest_ > owed ? furthest_ - owed : 0);
+    }
+    // The same for the next connection: those that are open will take messages soon.
+    uint64_t standing_with_open(size_t member) const {
+        return standing(member) + turns_[member].open * kAhead * turns_[member].stride;
+    }
+
+  private:
+    static constexpr uint64_t kOne = uint64_t{1} << 20;
+    struct Turn {
+        SourceId source;
+        uint64_t stride;
+        uint64_t at = 0;
+        int64_t took_ms = -kTakesMs;
+        int64_t not_before_ms = 0;
+        uint32_t open = 0;
+        uint32_t refusals = 0;
+    };
+    std::vector<Turn> turns_;
+    uint64_t furthest_ = 0;
+    uint32_t refusals_ = 0;
+};
+
+}  // namespace postrider
