@@ -61,3 +61,62 @@ def openings(log):
 
 def marks(log_transactions, weight=lambda t: 1):
     return [(t["mail_us"] / 1e6, weight(t)) for t in log_transactions]
+
+
+class Steps:
+    """A value that changes at times: values[i] from times[i] on. Its integral from the first time on."""
+
+    def __init__(self, times, values):
+        self.times, self.values, self.sums = times, values, [0.0]
+        for i in range(len(times) - 1):
+            self.sums.append(self.sums[-1] + values[i] * (times[i + 1] - times[i]))
+
+    def at(self, time_s):
+        return max(0, bisect.bisect_right(self.times, time_s) - 1)
+
+    def integral(self, time_s):
+        i = self.at(time_s)
+        return self.sums[i] + self.values[i] * max(0.0, time_s - self.times[i])
+
+    def highest(self, begin_s, end_s):
+        return max(self.values[self.at(begin_s):self.at(end_s) + 1])
+
+
+class ChangingLimit:
+    """A limit that was changed: orders of (before, after, value), the times around each order. Between them either value may
+    hold. The first one held from the beginning."""
+
+    def __init__(self, orders):
+        times, most, least = [], [], []
+        for i, (before, after, value) in enumerate(orders):
+            old = orders[i - 1][2] if i else value
+            times += [before, after]
+            most += [max(old, value), value]
+            least += [min(old, value), value]
+        self.most, self.least = Steps(times, most), Steps(times, least)
+        self.highest = max(most)
+
+    def excess(self, log_marks, burst, clock_s=CLOCK_S):
+        """The worst window of any length, as what was sent above what the rates allowed; at most 0 when they held."""
+        worst, base, count = float("-inf"), float("inf"), 0
+        for time_s, weight in log_marks:
+            allowed = self.most.integral(time_s)
+            base = min(base, count - allowed)  # of a window that begins at this mark
+            count += weight
+            worst = max(worst, count - allowed - base)
+        return worst - burst - clock_s * self.highest
+
+    def used(self, log_marks):
+        """The share of the rates that was used from the first mark to the last."""
+        first, last = log_marks[0][0], log_marks[-1][0]
+        allowed = self.least.integral(last) - self.least.integral(first)
+        return (sum(w for _, w in log_marks) - log_marks[-1][1]) / allowed
+
+    def opened_above(self, log, clock_s=CLOCK_S):
+        """Connections that were opened while as many as the limit allows, at that time or `clock_s` before, were open."""
+        steps = sorted((e["mono_us"] / 1e6, 1 if e["event"] == "open" else -1) for e in log if e["event"] in ("open", "close"))
+        open_now, above = 0, 0
+        for time_s, step in steps:
+            open_now += step
+            above += step > 0 and open_now > self.most.highest(time_s - clock_s, time_s)
+        return above
