@@ -346,7 +346,7 @@ void SiteWorker::park_site(PooledConnection& pooled, const SessionFailure& failu
     }
     const int64_t until_s = context_.reactor.wall_us() / kUsPerSecond + wait_s;
     while (!rotation_.empty()) {
-        const DomainId domain = rotation_.back().window->domain();
+        const DomainId domain = rotation_[rotation_.size() - 1].window->domain();
         leave_rotation(rotation_.size() - 1, true);
         context_.owner.park(domain, until_s, parked_why_);
     }

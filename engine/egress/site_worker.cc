@@ -40,17 +40,13 @@ const SiteView& SiteWorker::view() {
 
 void SiteWorker::attach(ReadyWindow& window, int64_t expires_ms) {
     // A helper is asked every few milliseconds; it serves a window once.
-    auto held = home_ ? rotation_.end()
-                      : std::ranges::find_if(rotation_, [&](const Attachment& each) { return each.window == &window; });
-    if (held != rotation_.end()) {
+    if (Rotation::Place* held = home_ ? nullptr : rotation_.find(window)) {
         held->expires_ms = expires_ms;
         window.drop_reference();
         return;
     }
-    const bool urgent = window.priority() == Priority::high;
-    const size_t index = urgent ? urgent_ : rotation_.size();
-    rotation_.insert(rotation_.begin() + static_cast<std::ptrdiff_t>(index), {&window, expires_ms});
-    if (urgent) urgent_changed(+1);
+    const size_t index = rotation_.add(window, expires_ms);
+    tell_urgent();
     if (parked_until_ms_ > context_.reactor.now_ms()) {
         leave_rotation(index, true);
         const int64_t wait_s = (parked_until_ms_ - context_.reactor.now_ms() + 999) / 1000;
@@ -69,19 +65,8 @@ void SiteWorker::leave_rotation(size_t index, bool abandon) {
         window.abandon();
     else if (!window.leave())
         return;
-    rotation_.erase(rotation_.begin() + static_cast<std::ptrdiff_t>(index));
-    if (index < urgent_) {
-        urgent_changed(-1);
-        if (urgent_turn_ > index) --urgent_turn_;
-    } else if (turn_ > index - urgent_) {
-        --turn_;
-    }
-}
-
-// The rotation is not empty.
-size_t SiteWorker::at_turn() {
-    if (urgent_ > 0) return urgent_turn_ < urgent_ ? urgent_turn_ : urgent_turn_ = 0;
-    return turn_ < rotation_.size() ? turn_ : turn_ = 0;
+    rotation_.remove(index);
+    tell_urgent();
 }
 
 uint64_t SiteWorker::waiting() const {
@@ -129,13 +114,12 @@ QueuedMessage* SiteWorker::next_message(const PathView& path, const Taker& taker
     size_t held = 0;
     if (const uint64_t now = context_.shaping.binding_version(); now != binding_version_) {
         binding_version_ = now;
-        for (auto& attachment : rotation_) attachment.expires_ms = 0;  // by new rules they may belong elsewhere
+        for (size_t i = 0; i < rotation_.size(); ++i) rotation_[i].expires_ms = 0;  // by new rules they may belong elsewhere
     }
     while (!rotation_.empty() && no_loading_before_ms_ <= context_.reactor.now_ms()) {
-        const size_t index = at_turn();
-        Attachment& attachment = rotation_[index];
-        ReadyWindow& window = *attachment.window;
-        if (attachment.expires_ms <= context_.reactor.now_ms()) {
+        const size_t index = rotation_.at_turn();
+        ReadyWindow& window = *rotation_[index].window;
+        if (rotation_[index].expires_ms <= context_.reactor.now_ms()) {
             const DomainId domain = window.domain();  // its MX may have changed: bind it again
             leave_rotation(index, true);
             if (home_) context_.owner.refill(domain);
@@ -146,7 +130,7 @@ QueuedMessage* SiteWorker::next_message(const PathView& path, const Taker& taker
         if (!id) {
             const size_t before = rotation_.size();
             leave_rotation(index, false);
-            if (rotation_.size() == before) next_turn();  // mail has come meanwhile
+            if (rotation_.size() == before) rotation_.pass();  // mail has come meanwhile
             continue;
         }
         if (context_.holds && context_.owner.take_held(id, &site_)) {
@@ -157,9 +141,10 @@ QueuedMessage* SiteWorker::next_message(const PathView& path, const Taker& taker
             context_.owner.expire(id);
             continue;
         }
-        next_turn();
         auto message = spare();
-        if (fill(*message, id, window, path, taker.rcpt_max)) {
+        const bool filled = fill(*message, id, window, path, taker.rcpt_max);
+        rotation_.served(std::max<size_t>(1, message->transaction.size()));
+        if (filled) {
             carried_ += message->transaction.size();
             if (taker.size_limit && message->content.wire_size > taker.size_limit && set_apart(*message, taker)) {
                 (void)message.release();
@@ -307,8 +292,8 @@ void SiteWorker::pump() {
     if (mail == 0) return;
     if (may_invite) {
         invited_ms_ = now_ms;
-        for (auto& attachment : rotation_)
-            context_.owner.invite(site_, *attachment.window, attachment.expires_ms);
+        for (size_t i = 0; i < rotation_.size(); ++i)
+            context_.owner.invite(site_, *rotation_[i].window, rotation_[i].expires_ms);
     }
     if (may_open) open_more(mail);
     wait_for_limits();

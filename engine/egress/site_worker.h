@@ -2,8 +2,8 @@
 //
 //   attach(window) -> rotation -> a connection that is free pulls the next message -> settled -> ...
 //
-// Windows of urgent mail stand first in the rotation, and are served in turn before any other, whatever their domain; while
-// the site's home has some, the shards that help it rest or have a part of them.
+// The rotation (rotation.h) gives each domain its turns, by recipients, and urgent mail all of them; while the site's home has
+// urgent mail, the shards that help it rest or have a part of it.
 //
 // Connection count follows the need (connection_window.h): it starts at one and grows while the mail that waits would keep
 // the connections there are busy for long, the receiver keeps its pace and the shard has time to spare; a failed connection
@@ -33,6 +33,7 @@
 #include "engine/egress/egress_owner.h"
 #include "engine/egress/limit_share.h"
 #include "engine/egress/pool_turns.h"
+#include "engine/egress/rotation.h"
 
 namespace postrider {
 
@@ -73,11 +74,6 @@ class SiteWorker {
 
   private:
     friend class PooledConnection;
-    struct Attachment {
-        ReadyWindow* window;
-        int64_t expires_ms;
-    };
-
     Task<void> run(PooledConnection& pooled);
     Task<bool> open(PooledConnection& pooled);
     Task<std::optional<SessionFailure>> open_session(PooledConnection& pooled, std::unique_ptr<Connection> connection,
@@ -92,14 +88,11 @@ class SiteWorker {
     void could_not_open(PooledConnection& pooled, const SessionFailure& failure, const Candidate* last);
     void park_site(PooledConnection& pooled, const SessionFailure& failure, const Candidate* last);
     void leave_rotation(size_t index, bool abandon);
-    size_t at_turn();
     // The site's home has urgent mail, and this shard has none of it.
-    bool gives_way() const { return !home_ && urgent_ == 0 && site_.urgent(pool_.id) > 0; }
-    void urgent_changed(ptrdiff_t by) {
-        urgent_ += static_cast<size_t>(by);
-        if (home_) site_.set_urgent(pool_.id, static_cast<uint32_t>(urgent_));
+    bool gives_way() const { return !home_ && rotation_.urgent() == 0 && site_.urgent(pool_.id) > 0; }
+    void tell_urgent() {
+        if (home_) site_.set_urgent(pool_.id, static_cast<uint32_t>(rotation_.urgent()));
     }
-    void next_turn() { ++(urgent_ > 0 ? urgent_turn_ : turn_); }
     bool no_mail() const { return draining_ || (rotation_.empty() && large_.empty()); }
 
     // Messages set apart (site_large_mail.cc).
@@ -150,9 +143,7 @@ class SiteWorker {
     const bool home_;
     std::shared_ptr<const SiteView> view_;
     uint64_t binding_version_ = 0;
-    std::vector<Attachment> rotation_;  // urgent_ of high priority first
-    size_t urgent_ = 0;
-    size_t turn_ = 0, urgent_turn_ = 0;  // whose it is, among the normal and among the urgent ones
+    Rotation rotation_;
     std::vector<std::unique_ptr<PooledConnection>> connections_;
     std::vector<PooledConnection*> idle_;  // the most recent last
     std::vector<std::unique_ptr<QueuedMessage>> spares_;
