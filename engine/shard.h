@@ -189,6 +189,7 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     void look_for_space();
     void log_unsent(RecordId id, const Outcome& outcome, LogType type);
     void defer(RecordId id);
+    void choose_queue(Record& record, const Envelope& envelope, const Outcome& outcome, const AttemptPlace& place);
     bool drain();
     void end_calls();
     ShardId home(DomainId domain) const { return static_cast<ShardId>(domain % shared_.shards); }

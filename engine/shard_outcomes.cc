@@ -122,6 +122,7 @@ void Shard::settle(QueuedMessage& message, size_t index, const AttemptPlace& pla
     }
     settled.type = LogType::transient_failure;
     log(settled);
+    if (shared_.config.sources.size() > 1) choose_queue(record, message.loaded.envelope, outcome, place);
     remember_reply(record.domain, outcome, place.host);
     metrics_.attempts_deferred.add();
     if (outcome.kind == OutcomeKind::ambiguous) {
@@ -155,6 +156,18 @@ std::string Shard::recipient_address(const Record& record) {
     if (reader_.recipient(scratch_, record.recipient, scratch_recipient_)) address = scratch_recipient_.address;
     reader_.unload(scratch_);
     return address;
+}
+
+// What was greylisted comes again from the address that the receiver remembers: it waits in the queue of its source, which is a
+// pool of itself. After any other answer it is its pool's again. A restart forgets it.
+void Shard::choose_queue(Record& record, const Envelope& envelope, const Outcome& outcome, const AttemptPlace& place) {
+    const EgressPool* pool = shared_.pools.find(envelope.pool);
+    const bool stays = is_greylisting(outcome) && pool && pool->members.size() > 1;
+    const std::string_view wanted = stays ? place.source : std::string_view(envelope.pool);
+    if (pool_or_default(wanted) == pool_or_default(shared_.pool_name(record.domain))) return;
+    std::string queue(shared_.domain_name(record.domain));
+    append_pool(queue, wanted);
+    record.domain = shared_.domains.intern(queue);
 }
 
 // The record waits for its time; log lines come before.

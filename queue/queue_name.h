@@ -13,6 +13,8 @@ inline constexpr std::string_view kDefaultPool = "default";
 
 inline bool is_default_pool(std::string_view pool) { return pool.empty() || pool == kDefaultPool; }
 
+inline std::string_view pool_or_default(std::string_view pool) { return is_default_pool(pool) ? kDefaultPool : pool; }
+
 inline void append_pool(std::string& domain, std::string_view pool) {
     if (is_default_pool(pool)) return;
     domain += '\0';

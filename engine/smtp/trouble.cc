@@ -1,5 +1,6 @@
 #include "engine/smtp/trouble.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 
@@ -175,6 +176,15 @@ bool too_many_recipients(const Reply& rcpt) {
     if (code.subject == 5 && code.detail == 3) return true;  // RFC 3463 3.6: X.5.3
     if (rcpt.code != 452 && rcpt.code != 552) return false;
     return code.subject != 1 && code.subject != 2;  // X.1, X.2: said of this address or mailbox
+}
+
+bool is_greylisting(const Outcome& outcome) {
+    if (outcome.local || (outcome.code != 450 && outcome.code != 451)) return false;
+    if (outcome.enhanced.subject == 7 && outcome.enhanced.detail == 1) return true;
+    const auto says = [&](std::string_view word) {
+        return !std::ranges::search(outcome.text, word, [](char a, char b) { return (a | 0x20) == b; }).empty();
+    };
+    return says("greylist") || says("graylist");
 }
 
 bool helo_may_help(const Reply& ehlo) { return ehlo.permanent() && ehlo.code != 521; }

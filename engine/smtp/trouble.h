@@ -95,6 +95,9 @@ Refusal judge_refusal(Phase phase, const Reply& reply, bool reused);
 // accepted the recipient is requeued without penalty (FAULTS 23, 24).
 bool too_many_recipients(const Reply& rcpt);
 
+// Come again from the same address: 450 or 451 that says 4.7.1, or "greylisted" by one of its spellings (RFC 6647).
+bool is_greylisting(const Outcome& outcome);
+
 // FAULTS 31: this refusal of EHLO leaves HELO worth trying.
 bool helo_may_help(const Reply& ehlo);
 

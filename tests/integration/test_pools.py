@@ -105,6 +105,24 @@ class PoolsTest(harness.Case):
         self.assertTrue(all(r["recipient"].startswith("one") for r in told), told)
         self.assertEqual({r["response"]["code"] for r in told}, {554})
 
+    def test_what_is_greylisted_comes_again_from_the_same_source(self):
+        """RFC 6647: the receiver remembers the address; from another one the wait begins anew."""
+        self.start_sink("--rule", 'rcpt=grey*@* reply="450 4.2.0 Greylisted, come again" times=1 per=address',
+                        "--rule", 'rcpt=busy*@* reply="450 4.2.1 busy" times=1 per=address')
+        self.make_engine(["ip-1", "ip-2", "ip-3"])
+        for name in ("grey", "busy"):
+            self.put(name, 90)
+        got, output = self.engine.run("30s")
+        self.assertEqual(got, 0, output)
+        same = {"grey": 0, "busy": 0}
+        for name in same:
+            for n in range(90):
+                first, second = self.engine.records(f"{name}{n}@d0.test")
+                self.assertEqual((first["type"], second["type"]), ("TransientFailure", "Delivery"))
+                same[name] += first["egress_source"] == second["egress_source"]
+        self.assertEqual(same["grey"], 90)
+        self.assertLess(same["busy"], 90, "others go out from whichever source has its turn")
+
     def test_a_pool_that_is_not_there_holds_its_own_mail(self):
         self.start_sink()
         self.make_engine(["ip-1"])

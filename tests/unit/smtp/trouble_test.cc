@@ -106,6 +106,21 @@ TEST(Trouble, Fault24WhatCountsAsTooMany) {
         EXPECT_FALSE(too_many_recipients(reply_of(std::string(no) + "\r\n"))) << no;
 }
 
+TEST(Trouble, WhatIsGreylisting) {
+    const auto outcome = [](const char* line) {
+        const Reply reply = reply_of(std::string(line) + "\r\n");
+        return Outcome{.code = reply.code, .enhanced = reply.enhanced, .text = reply.text, .local = false};
+    };
+    for (const char* yes : {"450 4.7.1 come later", "451 4.7.1 x", "450 4.2.0 <a@b.example>: Greylisted, see http://x", "451 GreyListing",
+                            "451 4.3.0 Graylisted"})
+        EXPECT_TRUE(is_greylisting(outcome(yes))) << yes;
+    for (const char* no : {"450 4.2.1 busy", "421 4.7.1 too many", "452 4.7.1 x", "550 5.7.1 greylisted", "451 4.7.0 x", "450 grey list"})
+        EXPECT_FALSE(is_greylisting(outcome(no))) << no;
+    Outcome local = outcome("451 4.7.1 x");
+    local.local = true;
+    EXPECT_FALSE(is_greylisting(local));
+}
+
 struct Expected {
     Trouble trouble;
     OutcomeKind kind;
