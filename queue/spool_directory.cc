@@ -102,6 +102,10 @@ Result<std::unique_ptr<SpoolDirectory>> SpoolDirectory::open(const std::string& 
                           files::open_directory(active.get(), fmt::format("{:02x}", i), true));
             !r)
             return fail(fmt::format("spool {}/active: {}", path, r.error().text), r.error().code);
+    // What was made is there after a power cut: the claims of this run lie in it.
+    for (const int folder : {active.get(), spool->root()})
+        if (auto synced = files::sync_all(folder); !synced)
+            return fail(fmt::format("spool {}: {}", path, synced.error().text), synced.error().code);
     return spool;
 }
 

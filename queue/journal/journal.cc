@@ -322,11 +322,6 @@ void Journal::compact_slice() {
 
 void Journal::copy_if_live(const Segment& from, const JournalRecord& record) {
     if (record.file == 0 || !from.files.contains(record.file)) return;
-    const bool supersedable =
-        record.kind == RecordKind::intent || record.kind == RecordKind::deferred;
-    if (supersedable && options_.undecided &&
-        !options_.undecided(record.file, record.place, record.recipient))
-        return;
     appended(encode_record(seed_, record, room()), record.file);
 }
 

@@ -49,9 +49,6 @@ class Journal final : public CommitParticipant {
         uint64_t segment_bytes = uint64_t{64} << 20;
         uint64_t compact_above_bytes = uint64_t{128} << 20;
         uint64_t compact_slice_bytes = uint64_t{1} << 18;  // read again in one commit
-        // False: a final result of this recipient is durable, so that its older intents and deferrals say nothing any
-        // more. Asked by compaction only; without it they are kept.
-        std::function<bool(FileId, uint32_t place, uint32_t recipient)> undecided;
         // The folders of active/, to be synced before a segment is removed. None: it is removed at once.
         std::function<void(std::vector<int>&)> removed_from;
     };

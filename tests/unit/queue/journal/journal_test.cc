@@ -121,34 +121,6 @@ TEST(Journal, CompactionCopiesWhatIsLiveAndDropsTheOldest) {
     }
 }
 
-TEST(Journal, CompactionLeavesOutWhatAFinalResultOutranks) {
-    auto options = small_segments();
-    options.compact_above_bytes = 24 << 10;
-    options.undecided = [](FileId, uint32_t place, uint32_t) { return place != 1; };
-    Fixture f(options);
-    f.journal->claim({7, 1, 1, 1, SpoolForm::batch, "kept.bsmtp"});
-    for (uint32_t place : {1u, 2u}) {
-        f.journal->intent({7, place, 0, 1});
-        f.journal->result({7, place, 0, 1, RecordKind::deferred, 1, 2});
-    }
-    f.journal->result({7, 1, 0, 2, RecordKind::delivered, 3, 0});
-    for (FileId file = 100; file < 1500; ++file) {
-        f.life(file, true);
-        if (file % 20 == 0) f.settle();
-        f.journal->forget(file);
-    }
-    f.settle();
-    ASSERT_FALSE(std::filesystem::exists(f.dir / "0-1.log"));
-    RecoveryReport report;
-    const auto state = recover(f.dir, report);
-    const auto recipients = state.recipients(*state.find(7));
-    ASSERT_EQ(recipients.size(), 2u);
-    EXPECT_EQ(recipients[0].kind, RecordKind::delivered);
-    EXPECT_EQ(recipients[0].intent_attempt, 0) << "superseded";
-    EXPECT_EQ(recipients[1].kind, RecordKind::deferred);
-    EXPECT_EQ(recipients[1].intent_attempt, 1);
-}
-
 TEST(Journal, ASegmentThatCannotBeReadWholeIsNotDropped) {
     auto options = small_segments();
     options.compact_above_bytes = 24 << 10;
