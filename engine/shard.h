@@ -186,6 +186,7 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     void run_calls();
     void count();
     void count_connections();
+    void look_at_the_clock();
     void look_for_space();
     void log_unsent(RecordId id, const Outcome& outcome, LogType type);
     void defer(RecordId id);
@@ -195,10 +196,10 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     ShardId home(DomainId domain) const { return static_cast<ShardId>(domain % shared_.shards); }
     ShardId home(const Site& site) const { return static_cast<ShardId>(site.id() % shared_.shards); }
     void to_home(RecordChain chain, DomainId domain);
-    int64_t now_s() const { return reactor_->wall_us() / kUsPerSecond; }
+    int64_t now_s() const { return reactor_->steady_us() / kUsPerSecond; }
     // The whole second at or after `wait_s` from now: never early.
     uint32_t due_after(int64_t wait_s) const {
-        return static_cast<uint32_t>((reactor_->wall_us() + wait_s * kUsPerSecond + kUsPerSecond - 1) / kUsPerSecond);
+        return static_cast<uint32_t>((reactor_->steady_us() + wait_s * kUsPerSecond + kUsPerSecond - 1) / kUsPerSecond);
     }
 
     // Log and journal of one settled recipient.
@@ -252,6 +253,7 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     int64_t counted_ms_ = 0;
     int64_t connections_counted_ms_ = 0;
     int64_t space_looked_ms_ = 0;
+    int64_t clock_set_by_s_ = 0;  // as was told
     bool short_of_space_ = false;
     uint64_t posted_ = 0, received_ = 0;  // recipients by mail, for the ledger
 };

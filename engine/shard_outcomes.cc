@@ -41,7 +41,7 @@ void Shard::before_dot(QueuedMessage& message) {
 void Shard::remember_reply(DomainId domain, const Outcome& outcome, std::string_view host) {
     if (last_replies_.size() >= kRepliesKept && !last_replies_.contains(domain)) last_replies_.erase(last_replies_.begin());
     LastReply& last = last_replies_[domain];
-    last.at_s = now_s();
+    last.at_s = reactor_->wall_us() / kUsPerSecond;
     last.code = outcome.code;
     last.text.assign(outcome.text, 0, kReplyKeptOctets);
     last.host.assign(host);

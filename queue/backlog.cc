@@ -90,7 +90,9 @@ void Backlog::add_deferred(Domain& home, RecordId id) {
     if (holds_ && judge(*holds_, home, {record.campaign, record.tenant}).dies(files_[record.file].created_s))
         return owner_.cancel(id);
     // A record does not rest past its age: it comes due then, to expire.
-    const int64_t last_s = files_[record.file].created_s + schedule_.max_age_s;
+    int64_t last_s = files_[record.file].created_s + schedule_.max_age_s;
+    // Nor longer than the schedule has any wait: who wrote the time down may have had another clock (FAULTS 96).
+    if (record.attempts > 0) last_s = std::min(last_s, now_s() + schedule_.longest_wait_s());
     arena_.append(buckets_[std::min<int64_t>(record.due_s, std::max(last_s, now_s() + 1))], id);
     ++home.deferred;
     ++deferred_;
@@ -268,8 +270,7 @@ void Backlog::arm() {
     if (!park_ends_.empty()) due_s = std::min(due_s, park_ends_.begin()->first);
     if (!ages_.empty()) due_s = std::min(due_s, ages_.begin()->first);
     if (due_s != INT64_MAX) {
-        // At most a minute ahead, so that a step of the wall clock is noticed.
-        const int64_t wait_ms = std::clamp<int64_t>(due_s * 1000 - reactor_.wall_us() / 1000, 1, 60'000);
+        const int64_t wait_ms = std::clamp<int64_t>(due_s * 1000 - reactor_.steady_us() / 1000, 1, 60'000);
         next_ms = std::min(next_ms, reactor_.now_ms() + wait_ms);
     }
     if (held_count_ > 0) next_ms = std::min(next_ms, std::max(next_ages_ms_, reactor_.now_ms() + 1));

@@ -200,7 +200,7 @@ class Backlog final : private Timer {
     bool expire_old(Domain& domain);
     void expire_due();
     bool expired(const Record& record) const;
-    int64_t now_s() const { return reactor_.wall_us() / kUsPerSecond; }
+    int64_t now_s() const { return reactor_.steady_us() / kUsPerSecond; }
     void arm();
     void on_timer() override;
 

@@ -116,6 +116,10 @@ void Intake::publish_small(Job& job) {
 void Intake::publish_recipients(Job& job, RecordChain chain, uint32_t place, const Envelope& envelope) {
     const LabelId campaign = labels_.intern(envelope.campaign);
     const LabelId tenant = labels_.intern(envelope.tenant);
+    // By the clock on the wall, which may have been set since the process began.
+    const int64_t set_by_s = (reactor_.wall_us() - reactor_.steady_us()) / kUsPerSecond;
+    const auto not_before_s = static_cast<uint32_t>(
+        envelope.not_before_s > 0 ? std::clamp<int64_t>(envelope.not_before_s - set_by_s, 0, UINT32_MAX) : 0);
     const bool pooled = !is_default_pool(envelope.pool);
     RecordChain out;
     while (!job.known.empty() && job.known.front().place < place) job.known = job.known.subspan(1);
@@ -131,7 +135,7 @@ void Intake::publish_recipients(Job& job, RecordChain chain, uint32_t place, con
             record.domain = domains_.intern(job.domain);
         }
         record.priority = envelope.priority;
-        record.due_s = static_cast<uint32_t>(std::clamp<int64_t>(envelope.not_before_s, 0, UINT32_MAX));
+        record.due_s = not_before_s;
         while (!job.known.empty() && job.known.front().place == place &&
                job.known.front().recipient < record.recipient)
             job.known = job.known.subspan(1);

@@ -22,6 +22,11 @@ struct RetrySchedule {
         const double wait_ms = static_cast<double>(retry_after_ms[step]) * jitter;
         return std::max<int64_t>(1, static_cast<int64_t>((wait_ms + 999) / 1000));
     }
+    // No wait is longer.
+    int64_t longest_wait_s() const {
+        const auto longest = std::ranges::max_element(retry_after_ms);
+        return longest == retry_after_ms.end() ? INT32_MAX : *longest * 11 / 10 / kMsPerSecond + 1;
+    }
     bool expired(int64_t created_s, int64_t now_s) const { return now_s - created_s >= max_age_s; }
 };
 

@@ -125,7 +125,7 @@ void Dispatcher::park_domain(ReadyWindow& window, Binding& binding, const Outcom
             context_.owner.settle_unsent(id, outcome, false);
     }
     window.abandon();
-    context_.owner.park(domain, context_.reactor.wall_us() / kUsPerSecond + wait_s, outcome.text);
+    context_.owner.park(domain, context_.reactor.steady_us() / kUsPerSecond + wait_s, outcome.text);
 }
 
 void Dispatcher::attach(Site& site, ReadyWindow& window, int64_t expires_ms) {

@@ -344,7 +344,7 @@ void SiteWorker::park_site(PooledConnection& pooled, const SessionFailure& failu
         carried_ -= probe->transaction.size();
         give_back(*probe);
     }
-    const int64_t until_s = context_.reactor.wall_us() / kUsPerSecond + wait_s;
+    const int64_t until_s = context_.reactor.steady_us() / kUsPerSecond + wait_s;
     while (!rotation_.empty()) {
         const DomainId domain = rotation_[rotation_.size() - 1].window->domain();
         leave_rotation(rotation_.size() - 1, true);

@@ -50,7 +50,7 @@ void SiteWorker::attach(ReadyWindow& window, int64_t expires_ms) {
     if (parked_until_ms_ > context_.reactor.now_ms()) {
         leave_rotation(index, true);
         const int64_t wait_s = (parked_until_ms_ - context_.reactor.now_ms() + 999) / 1000;
-        context_.owner.park(window.domain(), context_.reactor.wall_us() / kUsPerSecond + wait_s, parked_why_);
+        context_.owner.park(window.domain(), context_.reactor.steady_us() / kUsPerSecond + wait_s, parked_why_);
         return;
     }
     pump();

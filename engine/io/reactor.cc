@@ -17,6 +17,7 @@ Reactor::Reactor(ShardId shard, MailExchange& exchange, std::unique_ptr<Ring> ri
       ring_(std::move(ring)),
       now_ns_(read_mono_clock()),
       wall_us_(read_wall_clock()),
+      steady_at_zero_us_(wall_us_ - now_ns_ / 1000),
       timers_(now_ns_ / kNsPerMs),
       random_(random_seed()),
       account_from_ns_(now_ns_) {

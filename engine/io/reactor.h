@@ -35,7 +35,11 @@ class Reactor {
     ShardId shard() const { return shard_; }
     MonoNs now_ns() const { return now_ns_; }
     int64_t now_ms() const { return now_ns_ / kNsPerMs; }
+    // The wall clock, for logs and for times that people give.
     WallUs wall_us() const { return wall_us_; }
+    // The wall clock as it was when the process began, and the time since (FAULTS 96): for claims, ages and retries, which a
+    // step of the wall clock must not move.
+    WallUs steady_us() const { return steady_at_zero_us_ + now_ns_ / 1000; }
     Ring& ring() { return *ring_; }
     Random& random() { return random_; }
 
@@ -76,6 +80,7 @@ class Reactor {
     std::unique_ptr<Ring> ring_;
     MonoNs now_ns_;
     WallUs wall_us_;
+    const WallUs steady_at_zero_us_;  // of the monotonic clock
     TimerWheel timers_;
     Random random_;
     std::vector<std::coroutine_handle<>> ready_, running_;

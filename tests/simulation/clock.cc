@@ -13,7 +13,10 @@ MonoNs read_mono_clock() {
     return World::current->clock_ns;
 }
 
-WallUs read_wall_clock() { return 1'700'000'000 * kUsPerSecond + read_mono_clock() / 1000; }
+WallUs read_wall_clock() {
+    const MonoNs now = read_mono_clock();
+    return 1'700'000'000 * kUsPerSecond + now / 1000 + World::current->set_by_us;
+}
 
 uint64_t random_seed() {
     POSTRIDER_CHECK(World::current, "seeds are drawn inside a turn only");

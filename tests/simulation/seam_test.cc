@@ -164,6 +164,23 @@ TEST(Seam, TwoWorldsOnOneThreadDoNotMeet) {
     EXPECT_EQ(other.world.trace(), other_alone);
 }
 
+// FAULTS 96: deadlines go by a clock that nobody sets.
+TEST(Seam, ASetClockMovesTheWallAlone) {
+    History history(3);
+    Reactor& reactor = history.a.reactor;
+    history.run(kHour);
+    EXPECT_EQ(reactor.steady_us(), reactor.wall_us());
+    for (const int64_t step_s : {86'400 * 365, -86'400 * 730}) {
+        const WallUs steady_us = reactor.steady_us(), wall_us = reactor.wall_us();
+        history.world.set_by_us += step_s * kUsPerSecond;
+        history.run(history.world.clock_ns + kHour);
+        const int64_t passed_s = (reactor.steady_us() - steady_us) / kUsPerSecond;
+        EXPECT_GE(passed_s, 3'500);
+        EXPECT_LE(passed_s, 3'700);
+        EXPECT_EQ(reactor.wall_us() - wall_us, reactor.steady_us() - steady_us + step_s * kUsPerSecond);
+    }
+}
+
 // The guard itself: a turn that asks the machine is seen.
 TEST(Seam, AReadOfTheRealClockIsSeen) {
     History history(1);

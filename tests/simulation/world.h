@@ -41,6 +41,7 @@ class World {
 
     // What the simulated seam works on.
     MonoNs clock_ns = 0;
+    WallUs set_by_us = 0;  // the wall clock was set by so much
     Random random;
     std::map<int, Pipe> pipes;
     std::map<const Ring*, MonoNs> sleeping;  // until when

@@ -33,7 +33,7 @@ class BacklogTest : public ::testing::Test {
         file_ = add_file(now_s());
         backlog_ = std::make_unique<Backlog>(*loop_, arena_, files_, schedule_, owner_);
     }
-    int64_t now_s() { return loop_->wall_us() / kUsPerSecond; }
+    int64_t now_s() { return loop_->steady_us() / kUsPerSecond; }
     FileSlot add_file(int64_t created_s) {
         SpoolFile file;
         file.created_s = created_s;
