@@ -191,7 +191,8 @@ std::string explain_text(const json& answer) {
     }
     for (const auto& source : answer["sources"]) {
         text += "  source     " + source["source"].get<std::string>();
-        if (source.contains("pools")) text += fmt::format(" (pools: {})", fmt::join(source["pools"].get<std::vector<std::string>>(), ", "));
+        if (source.contains("pools") && !source["pools"].empty())
+            text += fmt::format(" (pools: {})", fmt::join(source["pools"].get<std::vector<std::string>>(), ", "));
         text += "\n";
         for (const auto& provider : source["providers"]) text += "  provider   " + provider.get<std::string>() + "\n";
         for (const auto& line : source["limits"]) {

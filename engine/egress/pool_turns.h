@@ -26,7 +26,10 @@ class PoolTurns {
     static constexpr uint32_t kRefusalsOfSources = 4;  // in a row: then the host refuses everybody
 
     explicit PoolTurns(std::span<const PoolMember> members) {
-        for (const PoolMember& member : members) turns_.push_back({member.source, kOne / std::max(1u, member.weight)});
+        for (const PoolMember& member : members) {
+            turns_.push_back({member.source, kOne / std::max(1u, member.weight)});
+            longest_ = std::max(longest_, turns_.back().stride);
+        }
     }
     size_t size() const { return turns_.size(); }
     bool alone() const { return turns_.size() == 1; }
@@ -46,11 +49,10 @@ class PoolTurns {
             return other.at + kAhead * turn.stride < turn.at && now_ms - other.took_ms < kTakesMs;
         });
     }
-    // It has no connection, and others are ahead of it.
+    // It has no connection, and another is far ahead of it.
     bool wanting(size_t member, int64_t now_ms) const {
-        if (turns_[member].open > 0 || turns_[member].not_before_ms > now_ms) return false;
-        const uint64_t at = standing(member);
-        return std::ranges::any_of(turns_, [&](const Turn& other) { return at + kAhead * other.stride < other.at; });
+        const Turn& turn = turns_[member];
+        return turn.open == 0 && turn.not_before_ms <= now_ms && standing(member) + kAhead * longest_ < furthest_;
     }
 
     void opening(size_t member) { ++turns_[member].open; }
@@ -94,7 +96,7 @@ class PoolTurns {
         uint32_t refusals = 0;
     };
     std::vector<Turn> turns_;
-    uint64_t furthest_ = 0;
+    uint64_t furthest_ = 0, longest_ = 0;
     uint32_t refusals_ = 0;
 };
 
