@@ -43,7 +43,7 @@ void message(benchmark::State& state) {
         view.message_rates = {&provider, &site, &path};
         view.data_rate = &octets;
     }
-    const ConnectionLease lease = ConnectionLease::take(view);
+    ConnectionLease lease = ConnectionLease::take(view);
     const uint64_t version = book.version();
     MonoNs now = 1'000 * kNsPerSecond;
     for (auto _ : state) {

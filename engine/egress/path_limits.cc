@@ -109,10 +109,14 @@ ConnectionLease ConnectionLease::take(const PathView& path) {
 
 ConnectionLease::~ConnectionLease() {
     for (CountLimit* slot : slots_) slot->give();
+    if (leaves_) leaves_->has_left();
 }
 
-bool ConnectionLease::over() const {
-    return std::ranges::any_of(slots_, [](const CountLimit* slot) { return slot->over(); });
+bool ConnectionLease::over() {
+    if (leaves_) return true;
+    const auto full = std::ranges::find_if(slots_, [](CountLimit* slot) { return slot->must_leave(); });
+    if (full != slots_.end()) leaves_ = *full;
+    return leaves_ != nullptr;
 }
 
 }  // namespace postrider

@@ -38,12 +38,18 @@ class CountLimit {
     void give() { used_.fetch_sub(1, std::memory_order_relaxed); }
     uint32_t used() const { return used_.load(std::memory_order_relaxed); }
     uint32_t limit() const { return limit_.load(std::memory_order_relaxed); }
-    // It was lowered below what is in use.
-    bool over() const { return used() > limit(); }
+    // It was lowered below what is in use: true for as many as are above it, who give their slots back soon.
+    bool must_leave() {
+        uint32_t leaving = leaving_.load(std::memory_order_relaxed);
+        while (used() > uint64_t{limit()} + leaving)
+            if (leaving_.compare_exchange_weak(leaving, leaving + 1, std::memory_order_relaxed)) return true;
+        return false;
+    }
+    void has_left() { leaving_.fetch_sub(1, std::memory_order_relaxed); }
     void set(std::optional<uint32_t> limit) { limit_.store(limit.value_or(kNone), std::memory_order_relaxed); }
 
   private:
-    std::atomic<uint32_t> used_{0};
+    std::atomic<uint32_t> used_{0}, leaving_{0};
     std::atomic<uint32_t> limit_;
 };
 
@@ -121,15 +127,17 @@ class ConnectionLease {
     ConnectionLease() = default;
     // Empty when one of the scopes has no slot.
     static ConnectionLease take(const PathView& path);
-    ConnectionLease(ConnectionLease&& other) noexcept : slots_(std::exchange(other.slots_, {})) {}
+    ConnectionLease(ConnectionLease&& other) noexcept
+        : slots_(std::exchange(other.slots_, {})), leaves_(std::exchange(other.leaves_, nullptr)) {}
     ConnectionLease& operator=(ConnectionLease&&) = delete;
     ~ConnectionLease();
     explicit operator bool() const { return !slots_.empty(); }
-    // A limit was lowered below what is in use: who is asked first has to go.
-    bool over() const;
+    // A limit was lowered below what is in use, and it is for this one to go: as many go as are too many, who are asked first.
+    bool over();
 
   private:
     std::vector<CountLimit*> slots_;
+    CountLimit* leaves_ = nullptr;  // whose slot is too many
 };
 
 }  // namespace postrider

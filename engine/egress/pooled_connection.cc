@@ -30,7 +30,7 @@ OutgoingMessage* PooledConnection::next(const Capabilities& capabilities) {
         return nullptr;
     }
     // Over the shard's share (a limit was lowered, another shard joined): end after this transaction.
-    if (retiring || lease.over() || worker.live_ + worker.connecting_ > worker.allowed_at_most()) {
+    if (retiring || lease.over() || worker.one_too_many()) {
         retiring = true;
         return nullptr;
     }

@@ -277,6 +277,14 @@ uint32_t SiteWorker::allowed_at_most() {
     return static_cast<uint32_t>(std::clamp<uint64_t>(share, 1, UINT32_MAX));
 }
 
+// More than the share, those that are about to end apart.
+bool SiteWorker::one_too_many() {
+    const size_t open = live_ + connecting_, allowed = allowed_at_most();
+    if (open <= allowed) return false;
+    const auto ending = std::ranges::count_if(connections_, [](const auto& each) { return each->retiring; });
+    return open > allowed + static_cast<size_t>(ending);
+}
+
 void SiteWorker::pump() {
     const int64_t now_ms = context_.reactor.now_ms();
     if (no_mail() || gives_way() || parked_until_ms_ > now_ms || no_loading_before_ms_ > now_ms) return;

@@ -113,6 +113,7 @@ class SiteWorker {
     const PathView& path(size_t member) { return view().paths[turns_.source(member)]; }
     const EgressSource& source(size_t member) const { return context_.sources[turns_.source(member)]; }
     uint32_t allowed_at_most();
+    bool one_too_many();
     uint64_t waiting() const;
     uint64_t wake_resting(uint64_t mail);
     void open_more(uint64_t mail);
