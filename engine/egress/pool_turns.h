@@ -2,8 +2,8 @@
 // source can have its part. Stride scheduling (Waldspurger and Weihl, 1995): a message moves its source on by a stride that is
 // the shorter the greater its weight, and who has come least far is next.
 //
-// Nobody waits for a source that takes nothing: one that is ahead rests only while another that is behind takes messages, so
-// that a limit, a slow receiver or a refusal that binds one source leaves the others their pace.
+// One that is ahead rests while another that is behind takes messages, unless a rate binds that other. So the weights hold, and
+// nobody waits for a source that takes nothing, or may take no more.
 #pragma once
 
 #include <algorithm>
@@ -20,7 +20,7 @@ class PoolTurns {
   public:
     static constexpr uint64_t kAhead = 8;         // messages of its own that a source may be ahead of another
     static constexpr uint64_t kOwed = 1'000;      // that one is given for the time when it took nothing, at most
-    static constexpr DurationMs kTakesMs = 250;   // it took one within so long: it takes messages
+    static constexpr DurationMs kTakesMs = 250;   // what it took, or was refused, within so long tells what it does
     static constexpr DurationMs kRefusedMs = 1'000;  // rest after a refusal, doubled with each in a row,
     static constexpr uint32_t kDoublings = 6;        // so many times
     static constexpr uint32_t kRefusalsOfSources = 4;  // in a row: then the host refuses everybody
@@ -42,11 +42,14 @@ class PoolTurns {
         turn.took_ms = now_ms;
         furthest_ = std::max(furthest_, turn.at);
     }
-    // It has had its part, and another source that is taking messages has not.
+    // A rate did not let it take one.
+    void limited(size_t member, int64_t now_ms) { turns_[member].limited_ms = now_ms; }
+    // It has had its part, and another source that takes messages, and may take more, has not.
     bool ahead(size_t member, int64_t now_ms) const {
         const Turn& turn = turns_[member];
         return std::ranges::any_of(turns_, [&](const Turn& other) {
-            return other.at + kAhead * turn.stride < turn.at && now_ms - other.took_ms < kTakesMs;
+            return other.at + kAhead * turn.stride < turn.at && now_ms - other.took_ms < kTakesMs &&
+                   now_ms - other.limited_ms >= kTakesMs;
         });
     }
     // It has no connection, and another is far ahead of it.
@@ -90,7 +93,7 @@ class PoolTurns {
         SourceId source;
         uint64_t stride;
         uint64_t at = 0;
-        int64_t took_ms = -kTakesMs;
+        int64_t took_ms = -kTakesMs, limited_ms = -kTakesMs;
         int64_t not_before_ms = 0;
         uint32_t open = 0;
         uint32_t refusals = 0;

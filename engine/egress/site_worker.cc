@@ -90,9 +90,11 @@ QueuedMessage* SiteWorker::pull_within_limits(size_t member, const Taker& taker)
     if (!path.paced()) return next_message(path, taker);
     const MonoNs now_ns = context_.reactor.now_ns();
     LimitShare& share = shares_[member];
-    if (share.ready_at(now_ns) != 0) return nullptr;
     const uint64_t octets = octets_expected_;
-    if (!path.acquire(now_ns, octets)) return nullptr;
+    if (share.ready_at(now_ns) != 0 || !path.acquire(now_ns, octets)) {
+        turns_.limited(member, context_.reactor.now_ms());
+        return nullptr;
+    }
     QueuedMessage* message = next_message(path, taker);
     if (!message) {
         path.give_back(octets);
@@ -399,6 +401,7 @@ void SiteWorker::wait_for_limits() {
         else if (path.connection_rate && connections_.empty())
             at = path.connection_rate->ready_at(now_ns);
         at = std::max(at, shares_[member].ready_at(now_ns));
+        if (limit || at != 0) turns_.limited(member, context_.reactor.now_ms());
         if (at != 0) first = std::min(first, at);
     }
     if (first != INT64_MAX) context_.reactor.arm(limit_timer_, (first + kNsPerMs - 1) / kNsPerMs);

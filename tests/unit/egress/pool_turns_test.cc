@@ -46,6 +46,8 @@ TEST(PoolTurnsTest, WhoIsAheadRestsWhileTheOtherTakes) {
     EXPECT_TRUE(turns.ahead(kA, PoolTurns::kTakesMs - 1));
     EXPECT_FALSE(turns.ahead(kA, PoolTurns::kTakesMs)) << "the other takes nothing: nobody waits for it";
     EXPECT_FALSE(turns.ahead(kB, 0));
+    turns.limited(kB, 0);
+    EXPECT_FALSE(turns.ahead(kA, 0)) << "it may take no more: nobody waits for it";
     turns.took(kB, 100);
     EXPECT_FALSE(turns.ahead(kA, 100));
 }
