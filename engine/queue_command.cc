@@ -54,7 +54,7 @@ void print_list(const json& answer) {
             fmt::print("  parked until {}: {}", local_time(line["parked_until"].get<int64_t>()), line["why"].get<std::string>());
         fmt::print("\n");
     }
-    fmt::print("{:>12} {:>12} {:>12}  of {} domains\n", sums["ready"].get<uint64_t>(), sums["deferred"].get<uint64_t>(),
+    fmt::print("{:>12} {:>12} {:>12}  of {} queues\n", sums["ready"].get<uint64_t>(), sums["deferred"].get<uint64_t>(),
                sums["suspended"].get<uint64_t>(), sums["domains"].get<uint64_t>());
 }
 
