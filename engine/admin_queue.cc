@@ -71,6 +71,18 @@ json hold_json(const Hold& hold) {
     return entry;
 }
 
+void visit_queues(Engine& engine, const Backlog::Flow& of, const std::function<void(Shard&, const Backlog::DomainCounts&)>& visit) {
+    std::vector<size_t> cursors(engine.shards(), 0);
+    std::atomic<bool> more = true;
+    while (more.exchange(false)) {
+        engine.on_each_shard([&](Shard& shard) {
+            if (shard.backlog().visit_domains(cursors[shard.number()], kDomainsInSlice, of,
+                                              [&](const Backlog::DomainCounts& counts) { visit(shard, counts); }))
+                more = true;
+        });
+    }
+}
+
 json queue_json(Engine& engine, const Selection* selection, size_t limit) {
     SharedState& shared = engine.shared();
     std::shared_ptr<const HoldTable> of;
@@ -82,18 +94,10 @@ json queue_json(Engine& engine, const Selection* selection, size_t limit) {
         if (selection->scope == HoldScope::tenant) flow.tenant = shared.labels.intern(selection->name);
     }
     Longest longest(limit);
-    std::vector<size_t> cursors(shared.shards, 0);
-    std::atomic<bool> more = true;
-    while (more.exchange(false)) {
-        engine.on_each_shard([&](Shard& shard) {
-            size_t& cursor = cursors[shard.number()];
-            if (shard.backlog().visit_domains(cursor, kDomainsInSlice, flow, [&](const Backlog::DomainCounts& counts) {
-                    const bool empty = counts.ready + counts.deferred + counts.held == 0;
-                    if (!empty && selected(shard, selection, of.get(), counts)) longest.add(counts);
-                }))
-                more = true;
-        });
-    }
+    visit_queues(engine, flow, [&](Shard& shard, const Backlog::DomainCounts& counts) {
+        const bool empty = counts.ready + counts.deferred + counts.held == 0;
+        if (!empty && selected(shard, selection, of.get(), counts)) longest.add(counts);
+    });
     json answer = {{"holds", json::array()}, {"domains", json::array()}, {"sums", longest.sums()}};
     for (const Hold& hold : engine.control().holds())
         if (!selection || (hold.scope == selection->scope && hold.name == selection->name))

@@ -19,7 +19,6 @@ namespace {
 using nlohmann::json;
 
 constexpr auto kLookUpPatience = std::chrono::seconds(30);
-constexpr size_t kDomainsInSlice = 2'000;  // of a shard's turn
 constexpr size_t kDomainsOfACampaign = 10;
 constexpr size_t kRecipientsOfAMessage = 20;
 constexpr size_t kDomainsOfAMessage = 5;
@@ -110,20 +109,16 @@ json pools_of(SharedState& shared, size_t source) {
 // The queues that hold mail of the domain: one for each pool that it names. The default pool's comes first, with mail or not.
 std::vector<DomainId> queues_of(Engine& engine, const std::string& domain) {
     SharedState& shared = engine.shared();
-    std::vector<DomainId> queues{shared.domains.intern(domain)};
+    const DomainId first = shared.domains.intern(domain);
     std::mutex mutex;
-    std::vector<size_t> cursors(shared.shards, 0);
-    std::atomic<bool> more = true;
-    while (more.exchange(false)) {
-        engine.on_each_shard([&](Shard& shard) {
-            const auto visit = [&](const Backlog::DomainCounts& counts) {
-                if (counts.domain == queues.front() || shared.domain_name(counts.domain) != domain) return;
-                std::scoped_lock lock(mutex);
-                if (std::ranges::find(queues, counts.domain) == queues.end()) queues.push_back(counts.domain);
-            };
-            if (shard.backlog().visit_domains(cursors[shard.number()], kDomainsInSlice, {}, visit)) more = true;
-        });
-    }
+    std::set<DomainId> others;
+    visit_queues(engine, {}, [&](Shard&, const Backlog::DomainCounts& counts) {
+        if (counts.domain == first || shared.domain_name(counts.domain) != domain) return;
+        std::scoped_lock lock(mutex);
+        others.insert(counts.domain);
+    });
+    std::vector<DomainId> queues{first};
+    queues.insert(queues.end(), others.begin(), others.end());
     return queues;
 }
 
@@ -339,9 +334,8 @@ std::string suspension_text(const json& hold) {
 std::string queue_text(const json& answer) {
     std::string text = answer["domain"].get<std::string>();
     if (answer.contains("pool")) text += " from pool " + answer["pool"].get<std::string>();
-    text += fmt::format(": {} ready, {} deferred, {} suspended\n",
-                                   answer["ready"].get<uint64_t>(), answer["deferred"].get<uint64_t>(),
-                                   answer["suspended"].get<uint64_t>());
+    text += fmt::format(": {} ready, {} deferred, {} suspended\n", answer["ready"].get<uint64_t>(),
+                        answer["deferred"].get<uint64_t>(), answer["suspended"].get<uint64_t>());
     if (answer.contains("site"))
         text += fmt::format("  site        {}, {} connections\n", answer["site"].get<std::string>(),
                             answer["connections"].get<uint64_t>());

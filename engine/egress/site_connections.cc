@@ -304,10 +304,10 @@ void SiteWorker::could_not_open(PooledConnection& pooled, const SessionFailure& 
     const int64_t now_ms = context_.reactor.now_ms();
     connection_window_.failed();
     if (draining_) return;
-    if (pooled.for_octets) settle_large(0, failure.outcome, pooled.place());
     // What may be meant for the one address is answered by the pool's others, one after the other.
     const bool of_source = failure.outcome.phase != Phase::connect || failure.trouble == Trouble::no_ports;
     if (of_source && !turns_.alone() && turns_.refused(pooled.member, now_ms)) return;
+    if (pooled.for_octets) settle_large(0, failure.outcome, pooled.place());
     if (failure.outcome.scope == Scope::engine) {  // FAULTS 95: nobody is to blame but us
         no_opening_before_ms_ = now_ms + kLocalFaultMs;
         return;

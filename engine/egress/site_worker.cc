@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "engine/core/address.h"
 #include "engine/core/check.h"
@@ -20,7 +21,6 @@ constexpr size_t kHeldAtOnce = 1'000;
 
 SiteWorker::SiteWorker(EgressContext& context, Site& site, const EgressPool& pool, bool home)
     : context_(context), site_(site), pool_(pool), home_(home), turns_(pool.members), shares_(pool.members.size()) {
-    site_.join(pool_);
     binding_version_ = context_.shaping.binding_version();
 }
 
@@ -28,7 +28,16 @@ SiteWorker::~SiteWorker() {
     POSTRIDER_CHECK(connections_.empty(), "a site worker outlives its connections");
     while (!rotation_.empty()) leave_rotation(rotation_.size() - 1, true);
     stop_waiting_for_limits();
-    site_.part(pool_);
+    take_part(false);
+}
+
+// One of those who share the site's limits, or not.
+void SiteWorker::take_part(bool part) {
+    if (std::exchange(takes_part_, part) == part) return;
+    if (part)
+        site_.join(pool_);
+    else
+        site_.part(pool_);
 }
 
 const SiteView& SiteWorker::view() {
@@ -45,6 +54,7 @@ void SiteWorker::attach(ReadyWindow& window, int64_t expires_ms) {
         window.drop_reference();
         return;
     }
+    take_part(true);
     const size_t index = rotation_.add(window, expires_ms);
     tell_urgent();
     if (parked_until_ms_ > context_.reactor.now_ms()) {
@@ -429,6 +439,7 @@ void SiteWorker::tick() {
     const int64_t now_ms = context_.reactor.now_ms();
     for (size_t i = connections_.empty() ? rotation_.size() : 0; i-- > 0;)
         if (rotation_[i].window->empty() || (!home_ && rotation_[i].expires_ms <= now_ms)) leave_rotation(i, !home_);
+    if (unused()) take_part(false);  // what others leave is theirs who have mail
     if (!connections_.empty()) {
         (void)view();  // a change reaches the limits also while there is no mail
         shed();

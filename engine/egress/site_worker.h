@@ -90,6 +90,7 @@ class SiteWorker {
     void leave_rotation(size_t index, bool abandon);
     // The site's home has urgent mail, and this shard has none of it.
     bool gives_way() const { return !home_ && rotation_.urgent() == 0 && site_.urgent(pool_.id) > 0; }
+    void take_part(bool part);
     void tell_urgent() {
         if (home_) site_.set_urgent(pool_.id, static_cast<uint32_t>(rotation_.urgent()));
     }
@@ -142,6 +143,7 @@ class SiteWorker {
     Site& site_;
     const EgressPool& pool_;
     const bool home_;
+    bool takes_part_ = false;  // in sharing the site's limits
     std::shared_ptr<const SiteView> view_;
     uint64_t binding_version_ = 0;
     Rotation rotation_;

@@ -8,6 +8,7 @@ import subprocess
 import contents
 import harness
 import receivers
+import shaping_log
 
 CONTENT = contents.text("pools", b"text\r\n")
 
@@ -143,6 +144,20 @@ class PoolsTest(harness.Case):
         self.make_engine(["ip-1"], '\n[[pool]]\nname = "newz"\nsources = ["ip-1"]\n')
         self.deliver()
         self.assertEqual(self.sent_from("wrong"), {"ip-1": 3})
+
+    def test_a_pool_without_mail_keeps_nothing_of_the_limits(self):
+        self.start_sink("--latency", "20ms")
+        self.make_engine(["ip-1"], shaping='["default"]\nconnection_limit = 8\n', shards=1)
+        self.put("early", 3, "x-pool: ip-1\n")
+        process = self.engine.start()
+        self.eventually(lambda: len(self.engine.log()) == 3, "the first pool's mail is delivered")
+        self.eventually(lambda: [e["event"] for e in self.sink.events()].count("close") > 0, "its connection has gone", 40)
+        self.put("late", 2_000)
+        self.eventually(lambda: len(self.engine.log()) == 2_003, "the other pool's mail is delivered", 40)
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(20), 0, process.text())
+        self.sink.process.end()
+        self.assertEqual(shaping_log.peak_connections(self.sink.events()), 8)
 
     def test_a_cancel_of_a_domain_concerns_all_its_pools(self):
         self.start_sink()
