@@ -270,7 +270,7 @@ void Backlog::arm() {
     if (!park_ends_.empty()) due_s = std::min(due_s, park_ends_.begin()->first);
     if (!ages_.empty()) due_s = std::min(due_s, ages_.begin()->first);
     if (due_s != INT64_MAX) {
-        const int64_t wait_ms = std::clamp<int64_t>(due_s * 1000 - reactor_.steady_us() / 1000, 1, 60'000);
+        const int64_t wait_ms = std::max<int64_t>(1, due_s * 1000 - reactor_.steady_us() / 1000);
         next_ms = std::min(next_ms, reactor_.now_ms() + wait_ms);
     }
     if (held_count_ > 0) next_ms = std::min(next_ms, std::max(next_ages_ms_, reactor_.now_ms() + 1));

@@ -248,6 +248,8 @@ class ConfigLoader {
         reader.finish();
         if (reader.find("name") == nullptr) {
             problems_.error(at, "source.name: is missing, allowed: a name such as \"ip-1\"");
+        } else if (source.name == "default") {
+            problems_.error(at, "source.name: \"default\" is the pool of mail that names none; give the source another");
         } else if (!known_sources_.insert(source.name).second) {
             problems_.error(at, "source.name: \"" + source.name +
                                     "\" is used twice, allowed: "
@@ -271,12 +273,12 @@ class ConfigLoader {
         const toml::node* sources = reader.find("sources");
         const toml::array* list = sources ? sources->as_array() : nullptr;
         reader.finish();
-        if (pool.name.empty()) {
+        if (reader.find("name") == nullptr) {
             problems_.error(at, "pool.name: is missing, allowed: a name such as \"newsletters\"");
         } else if (known_sources_.contains(pool.name)) {
             problems_.error(at, "pool.name: \"" + pool.name + "\" is the name of a source, which is a pool of itself already; "
                                 "give the pool another");
-        } else if (std::ranges::find(config_.pools, pool.name, &PoolConfig::name) != config_.pools.end()) {
+        } else if (!known_pools_.insert(pool.name).second) {
             problems_.error(at, "pool.name: \"" + pool.name + "\" is used twice, allowed: a name of its own for each pool");
         }
         if (list == nullptr || list->empty()) {
@@ -333,7 +335,7 @@ class ConfigLoader {
     LoadedConfig& out_;
     Config& config_;
     std::filesystem::path folder_;
-    std::set<std::string, std::less<>> known_sources_;
+    std::set<std::string, std::less<>> known_sources_, known_pools_;
 };
 
 }  // namespace

@@ -1,6 +1,5 @@
 #include "engine/egress/egress_pool.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "queue/queue_name.h"
@@ -8,23 +7,24 @@
 namespace postrider {
 
 EgressPools::EgressPools(const Config& config) : sources_(!config.sources.empty()) {
-    const auto number = [&](const std::string& name) {
-        const auto found = std::ranges::find(config.sources, name, &SourceConfig::name);
-        return static_cast<SourceId>(found - config.sources.begin() + 1);
-    };
+    std::map<std::string_view, SourceId> numbers;
     std::vector<PoolMember> all;
-    for (const auto& source : config.sources) all.push_back({number(source.name), 1});
+    for (const auto& source : config.sources) {
+        const auto number = static_cast<SourceId>(numbers.size() + 1);
+        numbers.emplace(source.name, number);
+        all.push_back({number, 1});
+    }
     if (all.empty()) all.push_back({0, 1});
     add(std::string(kDefaultPool), std::move(all));
     for (const auto& pool : config.pools) {
         std::vector<PoolMember> members;
-        for (const auto& member : pool.sources) members.push_back({number(member.name), member.weight});
+        for (const auto& member : pool.sources) members.push_back({numbers.at(member.name), member.weight});
         if (is_default_pool(pool.name))
             pools_[0].members = std::move(members);
         else
             add(pool.name, std::move(members));
     }
-    for (const auto& source : config.sources) add(source.name, {{number(source.name), 1}});
+    for (const auto& source : config.sources) add(source.name, {{numbers.at(source.name), 1}});
 }
 
 void EgressPools::add(std::string name, std::vector<PoolMember> members) {

@@ -34,7 +34,6 @@ class PoolTurns {
     size_t size() const { return turns_.size(); }
     bool alone() const { return turns_.size() == 1; }
     SourceId source(size_t member) const { return turns_[member].source; }
-    uint32_t open(size_t member) const { return turns_[member].open; }
 
     void took(size_t member, int64_t now_ms) {
         Turn& turn = turns_[member];

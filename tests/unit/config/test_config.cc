@@ -208,6 +208,8 @@ INSTANTIATE_TEST_SUITE_P(
             "postrider.toml:2:14: content.long_lines: is \"fold\", allowed: \"refuse\", \"send\""},
         Refusal{"[source]\nname = \"a\"",
                 "postrider.toml:1:1: source: is a table, allowed: blocks named [[source]]"},
+        Refusal{"[[source]]\nname = \"default\"\naddress = \"192.0.2.1\"",
+                "postrider.toml:1:1: source.name: \"default\" is the pool of mail that names none; give the source another"},
         Refusal{"[[source]]\nname = \"q\"\naddress = \"192.0.2.1\"\n[[pool]]\nsources = [\"q\"]",
                 "postrider.toml:4:1: pool.name: is missing, allowed: a name such as \"newsletters\""},
         Refusal{"[[pool]]\nname = \"p\"",
