@@ -15,8 +15,8 @@
 // are opened only for what the limits let through while they would be of use. Of a limit at which others wait too the worker
 // takes its share (limit_share.h).
 //
-// The sources of the pool take turns by their weights (pool_turns.h); a limit of one, or a host that refuses it, leaves the
-// others their pace.
+// The sources of the pool take turns by their weights (pool_turns.h); a rate that binds one, or a host that refuses it, leaves
+// the others their pace.
 //
 // A message that is larger than the host at the other end takes (SIZE) is set apart for a connection to another host of the
 // site (site_large_mail.cc); it bounces when no host of the site takes it.
@@ -74,6 +74,7 @@ class SiteWorker {
 
   private:
     friend class PooledConnection;
+
     Task<void> run(PooledConnection& pooled);
     Task<bool> open(PooledConnection& pooled);
     Task<std::optional<SessionFailure>> open_session(PooledConnection& pooled, std::unique_ptr<Connection> connection,
