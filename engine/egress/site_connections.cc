@@ -306,7 +306,7 @@ void SiteWorker::could_not_open(PooledConnection& pooled, const SessionFailure& 
     if (draining_) return;
     // What may be meant for the one address is answered by the pool's others, one after the other.
     const bool of_source = failure.outcome.phase != Phase::connect || failure.trouble == Trouble::no_ports;
-    if (of_source && !turns_.alone() && turns_.refused(pooled.member, now_ms)) return;
+    if (of_source && turns_.refused(pooled.member, now_ms)) return;
     if (pooled.for_octets) settle_large(0, failure.outcome, pooled.place());
     if (failure.outcome.scope == Scope::engine) {  // FAULTS 95: nobody is to blame but us
         no_opening_before_ms_ = now_ms + kLocalFaultMs;

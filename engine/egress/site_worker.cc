@@ -56,7 +56,7 @@ void SiteWorker::attach(ReadyWindow& window, int64_t expires_ms) {
     }
     take_part(true);
     const size_t index = rotation_.add(window, expires_ms);
-    tell_urgent();
+    if (window.priority() == Priority::high) tell_urgent();
     if (parked_until_ms_ > context_.reactor.now_ms()) {
         leave_rotation(index, true);
         const int64_t wait_s = (parked_until_ms_ - context_.reactor.now_ms() + 999) / 1000;
@@ -69,6 +69,7 @@ void SiteWorker::attach(ReadyWindow& window, int64_t expires_ms) {
 // `abandon`: the mail stays in the window and its domain's home is told otherwise; else only an empty one leaves.
 void SiteWorker::leave_rotation(size_t index, bool abandon) {
     ReadyWindow& window = *rotation_[index].window;
+    const bool urgent = window.priority() == Priority::high;
     if (!home_)
         window.drop_reference();
     else if (abandon)
@@ -76,7 +77,7 @@ void SiteWorker::leave_rotation(size_t index, bool abandon) {
     else if (!window.leave())
         return;
     rotation_.remove(index);
-    tell_urgent();
+    if (urgent) tell_urgent();
 }
 
 uint64_t SiteWorker::waiting() const {
@@ -89,9 +90,9 @@ uint64_t SiteWorker::waiting() const {
 // The next message of the domain whose turn it is; null when nothing waits, or the limits of the path grant none now.
 QueuedMessage* SiteWorker::pull(size_t member, const Taker& taker) {
     if (!context_.owner.may_send()) return nullptr;
-    if (!turns_.alone() && turns_.ahead(member, context_.reactor.now_ms())) return nullptr;
+    if (turns_.ahead(member, context_.reactor.now_ms())) return nullptr;
     QueuedMessage* message = pull_within_limits(member, taker);
-    if (message && !turns_.alone()) turns_.took(member, context_.reactor.now_ms());
+    if (message) turns_.took(member, context_.reactor.now_ms());
     return message;
 }
 
@@ -303,7 +304,7 @@ void SiteWorker::pump() {
     drop_held_large();
     if (!context_.owner.may_send() || (context_.holds && context_.owner.suspended(site_))) return;
     if (!large_.empty()) (void)open_for_large();
-    if (!turns_.alone()) open_for_wanting();
+    open_for_wanting();
     const auto most = std::min(connection_window_.size(), allowed_at_most());
     const bool may_open = now_ms >= no_opening_before_ms_ && connections_.size() < most;
     const bool may_invite = home_ && now_ms - invited_ms_ >= kInviteEveryMs && context_.reactor.busy() >= kBusy;
@@ -335,7 +336,7 @@ uint64_t SiteWorker::wake_resting(uint64_t mail) {
     for (PooledConnection* pooled : waking_order_) {
         if (mail == 0) break;
         uint64_t& grants = grants_[pooled->member];
-        if (grants == 0 || (!turns_.alone() && turns_.ahead(pooled->member, now_ms))) continue;
+        if (grants == 0 || turns_.ahead(pooled->member, now_ms)) continue;
         --grants;
         --mail;
         pooled->stop_resting();
@@ -366,17 +367,18 @@ bool SiteWorker::open_next() {
 // A source without a connection has its turn, while those of others are there and go on: one for it.
 void SiteWorker::open_for_wanting() {
     const int64_t now_ms = context_.reactor.now_ms();
-    if (now_ms < no_opening_before_ms_ || connections_.size() >= allowed_at_most()) return;
-    for (size_t member = 0; member < turns_.size(); ++member)
-        if (turns_.wanting(member, now_ms) && open_one(member)) return;
+    for (size_t member = 0; member < turns_.size(); ++member) {
+        if (!turns_.wanting(member, now_ms)) continue;
+        if (now_ms < no_opening_before_ms_ || connections_.size() >= allowed_at_most()) return;
+        if (open_one(member)) return;
+    }
 }
 
 // The members of the pool, least served first.
 std::span<const size_t> SiteWorker::opening_order() {
     opening_order_.resize(turns_.size());
     std::iota(opening_order_.begin(), opening_order_.end(), size_t{0});
-    if (!turns_.alone())
-        std::ranges::sort(opening_order_, {}, [&](size_t member) { return turns_.standing_with_open(member); });
+    std::ranges::sort(opening_order_, {}, [&](size_t member) { return turns_.standing_with_open(member); });
     return opening_order_;
 }
 
