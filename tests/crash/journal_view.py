@@ -4,7 +4,7 @@ is there or not."""
 
 import struct
 
-HEADER, VERSION = 32, 1
+HEADER, MAGIC, VERSION = 32, b"postrjnl", 1
 CLAIM, INTENT, FILE_DONE, SYNCED, SEAL, DEFERRED, LAST_RESULT = 1, 2, 3, 4, 5, 16, 21
 
 
@@ -15,6 +15,7 @@ class JournalView:
 
     def clear(self):
         self.read_to = {}  # segment: offset
+        self.torn = set()  # segments of which the rest is no record
         self.intents, self.results = {}, {}  # (file, place, recipient): highest attempt
         self.final = set()
         self.ever_in_flight = set()
@@ -28,8 +29,16 @@ class JournalView:
         self.ever_in_flight |= flying
         return flying
 
+    def tear(self, path, tail):
+        """Gives the segment a tail that is no record. The engine cuts it and seals the segment: nothing follows."""
+        self.torn.add(path.name)
+        with open(path, "ab") as file:
+            file.write(tail)
+
     def read_segment(self, path):
         octets = path.read_bytes()
+        if path.name in self.torn or not octets.startswith(MAGIC):  # torn, or made just before the kill: no header yet
+            return
         at = self.read_to.get(path.name, HEADER)
         if len(octets) >= HEADER and struct.unpack_from("<I", octets, 8)[0] != VERSION:
             raise ValueError(f"{path} is of another format version")

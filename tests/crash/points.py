@@ -87,10 +87,8 @@ class PointsCampaign:
         self.journals.read()
         # Behind a seal nothing is torn: what is there came later, and is damage.
         newest = max((self.engine.spool / "journal").glob("*.log"), key=lambda p: int(p.stem.split("-")[1]))
-        with open(newest, "r+b") as file:
-            octets = file.read()
-            if octets[-16:][5:6] != bytes([SEAL]):
-                file.write(random.Random(self.kills).randbytes(37))
+        if newest.read_bytes()[-16:][5:6] != bytes([SEAL]):
+            self.journals.tear(newest, random.Random(self.kills).randbytes(37))
 
     def variables(self, **more):
         return environment(POSTRIDER_SEGMENT_BYTES=SEGMENT, **more)
