@@ -51,6 +51,7 @@ inline constexpr std::string_view kCrashPoints[] = {
     "journal.remove.after",
     "journal.compact.begin",
     "journal.compact.slice",
+    "journal.compact.merged",   // the later results are known; nothing is copied yet
     "journal.compact.done",     // copied; the old segment is still there
     // Delivery log.
     "log.write.before",

@@ -79,6 +79,7 @@ void Journal::adopt(OldSegment segment) {
     old.size = segment.size;
     old.files = std::move(segment.files);
     old.files_ever = segment.files_ever;
+    superseded_ += segment.superseded;
     old_.push_back(std::move(old));
 }
 
@@ -105,11 +106,14 @@ void Journal::intent(const IntentFacts& facts) {
     char record[kRecordSizeMax];
     const size_t size = encode_intent(seed_, facts, record);
     intents_.append(record, size);
+    superseded_ += size;  // by its result
     appended(0, facts.file);
 }
 
 void Journal::result(const ResultFacts& facts) {
-    appended(encode_result(seed_, facts, room()), facts.file);
+    const size_t size = encode_result(seed_, facts, room());
+    if (facts.attempt > 1) superseded_ += size;  // as much, of the attempt before
+    appended(size, facts.file);
 }
 
 void Journal::file_done(FileId file) { appended(encode_file_done(seed_, file, room()), file); }
@@ -205,8 +209,8 @@ Result<void> Journal::end_commit() {
     for (size_t i = 0; i < condemned_syncing_; ++i) remove_segment(condemned_[i]);
     condemned_.erase(condemned_.begin(), condemned_.begin() + static_cast<std::ptrdiff_t>(condemned_syncing_));
     condemned_syncing_ = 0;
-    if (compaction_ && compaction_->finished) {
-        find_old(compaction_->name)->files = FileSet{};
+    if (compaction_ && compaction_->done()) {
+        find_old(compaction_->name())->files = FileSet{};
         compaction_.reset();
     }
     // Besides the one that was compacted: a segment whose files were all gone before it was rotated out.
@@ -225,7 +229,7 @@ void Journal::forget(FileId file) {
     if (last_file_ == file) last_file_ = 0;
     std::erase_if(old_, [&](Segment& segment) {
         if (!segment.files.erase(file) || !segment.files.empty()) return false;
-        if (compaction_ && compaction_->name == segment.name) compaction_.reset();
+        if (compaction_ && compaction_->name() == segment.name) compaction_.reset();
         condemn(segment.name);
         return true;
     });
@@ -267,62 +271,63 @@ Journal::Segment* Journal::find_old(const SegmentName& name) {
     return found == old_.end() ? nullptr : &*found;
 }
 
+// The oldest that can be compacted; null: none.
+Journal::Segment* Journal::choose_segment(bool by_files) {
+    for (Segment& segment : old_) {
+        if (segment.stuck) continue;
+        if (by_files || segment.name.sequence < merge_below_) return &segment;
+    }
+    return nullptr;
+}
+
+// Every other segment but what may not be durable yet: of each shard the newest and the one that may have been made ahead of it.
+// A segment is rotated out before the newest is half full, and synced by then.
+Result<std::vector<SegmentName>> Journal::durable_segments_but(const SegmentName& name) const {
+    auto names = list_segments(directory_);
+    if (!names) return names;
+    std::vector<SegmentName> durable;
+    for (size_t i = 0; i + 2 < names->size(); ++i)
+        if ((*names)[i].shard == (*names)[i + 2].shard && (*names)[i] != name) durable.push_back((*names)[i]);
+    return durable;
+}
+
 void Journal::start_compaction() {
     const uint64_t all = octets();
-    if (all <= options_.compact_above_bytes || all <= 4 * live_octets()) return;
-    const auto oldest = std::ranges::find(old_, false, &Segment::stuck);
-    if (oldest == old_.end()) return;
-    Compaction work;
-    work.name = oldest->name;
-    auto fd = files::open_beneath(directory_, segment_file_name(work.name), O_RDONLY);
-    if (!fd) {
-        oldest->stuck = true;
-        trouble_ = fd.error();
+    if (all <= options_.compact_above_bytes) return;
+    if (merge_below_ == 0 && 4 * superseded_ > 3 * all) {
+        merge_below_ = current_.name.sequence;
+        superseded_ = 0;
+    }
+    Segment* segment = choose_segment(all > 4 * live_octets());
+    if (!segment) {
+        merge_below_ = 0;
         return;
     }
-    work.fd = std::move(*fd);
-    work.reader = std::make_unique<SegmentReader>(work.fd.get(), work.name);
-    compaction_.emplace(std::move(work));
+    const bool merging = segment->name.sequence < merge_below_;
+    auto durable = merging ? durable_segments_but(segment->name) : std::vector<SegmentName>{};
+    if (!durable) return give_up(*segment, durable.error());
+    auto opened = Compaction::open(directory_, segment->name, merging, std::move(*durable));
+    if (!opened) return give_up(*segment, opened.error());
+    compaction_ = std::move(*opened);
     POSTRIDER_CRASH_POINT("journal.compact.begin");
 }
 
 // What cannot be read whole is not dropped: the segment stays until its files are gone.
-void Journal::abandon_compaction(Error why) {
-    if (Segment* segment = find_old(compaction_->name)) segment->stuck = true;
+void Journal::give_up(Segment& segment, Error why) {
+    segment.stuck = true;
     trouble_ = std::move(why);
     compaction_.reset();
 }
 
 void Journal::compact_slice() {
-    const Segment* from = find_old(compaction_->name);
+    Segment* from = find_old(compaction_->name());
     POSTRIDER_CHECK(from, "the segment in compaction is one of ours");
     if (space_low_ || gathered_ >= kWriteAt) return;  // not now: what it copies takes room
-    uint64_t read = 0;
     POSTRIDER_CRASH_POINT("journal.compact.slice");
-    while (!compaction_->finished && read < options_.compact_slice_bytes) {
-        auto item = compaction_->reader->next();
-        if (!item) return abandon_compaction(item.error());
-        read += item->size;
-        switch (item->what) {
-            case SegmentReader::What::record:
-                copy_if_live(*from, item->record);
-                break;
-            case SegmentReader::What::end:
-                compaction_->finished = true;
-                POSTRIDER_CRASH_POINT("journal.compact.done");
-                break;
-            case SegmentReader::What::unknown:
-            case SegmentReader::What::bad:
-                return abandon_compaction(
-                    {0, "journal segment " + segment_file_name(from->name) + " has no known record at offset " +
-                            std::to_string(item->offset)});
-        }
-    }
-}
-
-void Journal::copy_if_live(const Segment& from, const JournalRecord& record) {
-    if (record.file == 0 || !from.files.contains(record.file)) return;
-    appended(encode_record(seed_, record, room()), record.file);
+    auto more = compaction_->slice(options_.compact_slice_bytes, from->files, [this](const JournalRecord& record) {
+        appended(encode_record(seed_, record, room()), record.file);
+    });
+    if (!more) give_up(*from, more.error());
 }
 
 }  // namespace postrider

@@ -12,9 +12,12 @@
 //   other is removed, after a commit that has also synced the folders the files were removed from: should a power cut
 //   bring a file back, the records of what was done with it are still there. This order makes removal safe in any order of segments: what a lost record would have denied
 //   ("not done yet") can no longer be acted upon.
-// * Compaction: when the segments together are larger than `compact_above_bytes` and than four times their live part,
-//   the oldest is read again, a slice each commit, its live facts are appended to the newest, and it is removed after a
-//   commit that covers them. Facts commute, so a crash between is harmless.
+// * Compaction: when the segments together are larger than `compact_above_bytes` and than four times the part that tells
+//   of files that are left, the oldest is read again (compaction.h), a slice each commit, what is needed of it is appended
+//   to the newest, and it is removed after a commit that covers that. Facts commute, so a crash between is harmless.
+// * Merging: each attempt at a recipient makes the records of the one before it void. When more than three quarters of the
+//   octets are void by that, every segment that is there is compacted once, with merging: a backlog that is tried again
+//   and again keeps about one result a recipient (decision 0024).
 //
 // Failure policy: an error of a write or sync is returned to the group commit, which fails for good. An error while
 // a segment is removed or compacted is kept for the caller (last_trouble) and the segment stays.
@@ -28,10 +31,10 @@
 #include <vector>
 
 #include "engine/io/files.h"
+#include "queue/journal/compaction.h"
 #include "queue/journal/file_set.h"
 #include "queue/journal/group_commit.h"
 #include "queue/journal/journal_format.h"
-#include "queue/journal/segment_reader.h"
 
 namespace postrider {
 
@@ -41,6 +44,8 @@ struct OldSegment {
     uint64_t size = 0;
     FileSet files;
     size_t files_ever = 0;  // with those that are gone
+    uint64_t live_octets = 0;  // of records that tell of `files`,
+    uint64_t superseded = 0;   // and of them about what later ones made void
 };
 
 class Journal final : public CommitParticipant {
@@ -106,12 +111,6 @@ class Journal final : public CommitParticipant {
         size_t files_ever = 0;
         bool stuck = false;  // could not be compacted: it waits for its files to go
     };
-    struct Compaction {
-        SegmentName name;
-        FileDescriptor fd;
-        std::unique_ptr<SegmentReader> reader;
-        bool finished = false;  // read to its end: the commit in flight covers what was copied
-    };
 
     Journal(int directory, ShardId shard, uint64_t sequence, Options options);
 
@@ -124,9 +123,10 @@ class Journal final : public CommitParticipant {
     void appended(size_t size, FileId file);
     void append_mark(RecordKind kind);
     void start_compaction();
+    Segment* choose_segment(bool by_files);
+    Result<std::vector<SegmentName>> durable_segments_but(const SegmentName& name) const;
     void compact_slice();
-    void copy_if_live(const Segment& from, const JournalRecord& record);
-    void abandon_compaction(Error why);
+    void give_up(Segment& segment, Error why);
     Segment* find_old(const SegmentName& name);
     void condemn(const SegmentName& name);
     void remove_segment(const SegmentName& name);
@@ -141,7 +141,9 @@ class Journal final : public CommitParticipant {
     std::vector<FileDescriptor> sealed_;  // rotated out; closed when the commit in flight has ended
     uint64_t next_sequence_;
     std::optional<std::pair<SegmentName, FileDescriptor>> next_;
-    std::optional<Compaction> compaction_;
+    std::unique_ptr<Compaction> compaction_;  // done: the commit in flight covers what was copied
+    uint64_t superseded_ = 0;   // octets of records that are void by later ones; about, since the last merging
+    uint64_t merge_below_ = 0;  // while segments are merged: those of lower sequences
     std::vector<char> buffer_;  // of the current segment's records
     size_t gathered_ = 0;       // octets of it in use
     std::string intents_;       // apart: they are written even while the rest is held

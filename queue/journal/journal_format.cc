@@ -18,8 +18,6 @@ static_assert(std::endian::native == std::endian::little, "numbers are stored as
 constexpr std::string_view kMagic = "postrjnl";
 constexpr size_t kHeadSize = 8;
 constexpr size_t kMarkSize = 16;
-constexpr size_t kIntentSize = 24;
-constexpr size_t kResultSize = 32;
 constexpr size_t kClaimSize = 40;  // without the name
 
 template <class T>

@@ -127,6 +127,8 @@ inline constexpr uint32_t kJournalVersion = 1;
 inline constexpr size_t kSegmentHeaderSize = 32;
 inline constexpr size_t kRecordSizeMax = 40 + (limits::kFileName + 3) / 4 * 4;
 inline constexpr size_t kRecordSizeMin = 8;
+inline constexpr size_t kIntentSize = 24;
+inline constexpr size_t kResultSize = 32;
 static_assert(kRecordSizeMax <= 4 * 255, "a record's size fits its octet of words");
 
 using RecordBuffer = std::span<char, kRecordSizeMax>;

@@ -103,6 +103,7 @@ void RecoveredState::merge(const JournalRecord& record) {
         RecoveredRecipient entry;
         entry.place = record.place;
         entry.recipient = record.recipient;
+        told_octets_ += record.kind == RecordKind::intent ? kIntentSize : kResultSize;
         if (record.kind == RecordKind::intent) {
             entry.intent_attempt = record.attempt;
         } else {
@@ -173,6 +174,10 @@ void RecoveredState::finish() {
         file.known.reset();
         file.count = 0;
     }
+    // One result each would have told the same.
+    const double needed = std::min(1.0, static_cast<double>(kept_ * kResultSize) / static_cast<double>(std::max<uint64_t>(1, told_octets_)));
+    for (OldSegment& segment : segments_)
+        segment.superseded = static_cast<uint64_t>(static_cast<double>(segment.live_octets) * (1 - needed));
 }
 
 }  // namespace postrider

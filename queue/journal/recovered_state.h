@@ -98,6 +98,7 @@ class RecoveredState {
     std::vector<uint32_t> by_id_;  // open addressing: 1 + position in files_, 0 free
     std::vector<Unsorted> unsorted_;
     size_t kept_ = 0;  // recipients in the files
+    uint64_t told_octets_ = 0;  // of the records about recipients
     std::vector<std::unique_ptr<char[]>> names_;
     size_t name_room_ = 0;  // left in the last block
     std::vector<OldSegment> segments_;

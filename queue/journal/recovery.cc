@@ -19,8 +19,7 @@ struct SegmentView {
     uint64_t records_end = 0;   // behind the last whole record
     uint64_t intact_until = 0;  // the highest offset that was durable by its own word
     bool has_records = false;   // other than marks
-    uint64_t record_octets = 0;  // of those,
-    uint64_t live_octets = 0;    // of those that speak of files that are there
+    uint64_t record_octets = 0;  // of those
     bool has_mark = false;      // a commit ended while it was written
     bool sealed = false;
     std::vector<BadStretch> bad;
@@ -49,7 +48,7 @@ void take_record(const SegmentReader::Item& item, SegmentView& view, OldSegment&
     view.has_records = true;
     view.record_octets += item.size;
     if (!state.is_there(record.file)) return;
-    view.live_octets += item.size;
+    old.live_octets += item.size;
     old.files.insert(record.file);
     state.merge(record);
 }
@@ -82,8 +81,8 @@ Result<SegmentView> read_segment(int dir, const SegmentName& name, RecoveredStat
             case SegmentReader::What::end:
                 view.size = old.size = item->offset;
                 // The segment's live part is known here by octets, later by files.
-                if (view.live_octets > 0)
-                    old.files_ever = std::max<size_t>(old.files.size(), old.files.size() * view.record_octets / view.live_octets);
+                if (old.live_octets > 0)
+                    old.files_ever = std::max<size_t>(old.files.size(), old.files.size() * view.record_octets / old.live_octets);
                 // The header is synced before the first record is written.
                 if (view.size > kSegmentHeaderSize)
                     view.intact_until = std::max<uint64_t>(view.intact_until, kSegmentHeaderSize);
@@ -155,21 +154,6 @@ Result<void> judge_shard(int dir, std::span<const SegmentView> shard, RecoveryRe
 }
 
 }  // namespace
-
-Result<std::vector<SegmentName>> list_segments(int journal_dir) {
-    auto listing = files::Listing::open(journal_dir);
-    if (!listing) return fail("the journal's directory: " + listing.error().text, listing.error().code);
-    std::vector<SegmentName> names;
-    for (;;) {
-        auto entry = listing->next();
-        if (!entry) return fail("the journal's directory: " + entry.error().text, entry.error().code);
-        if (!*entry) break;
-        SegmentName name;
-        if (parse_segment_file_name((*entry)->d_name, name)) names.push_back(name);
-    }
-    std::ranges::sort(names);
-    return names;
-}
 
 Result<RecoveredState> recover_journals(int journal_dir, RecoveryReport& report, const FileSet* there) {
     auto names = list_segments(journal_dir);

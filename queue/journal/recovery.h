@@ -42,7 +42,4 @@ struct RecoveryReport {
 // Without it all files count. Fails when a segment cannot be read or sealed, or is of a newer format version.
 Result<RecoveredState> recover_journals(int journal_dir, RecoveryReport& report, const FileSet* there = nullptr);
 
-// The segments in a directory, ascending by shard and sequence; other names are left alone.
-Result<std::vector<SegmentName>> list_segments(int journal_dir);
-
 }  // namespace postrider

@@ -96,4 +96,19 @@ Result<SegmentReader::Item> SegmentReader::next() {
     return item;
 }
 
+Result<std::vector<SegmentName>> list_segments(int journal_dir) {
+    auto listing = files::Listing::open(journal_dir);
+    if (!listing) return fail("the journal's directory: " + listing.error().text, listing.error().code);
+    std::vector<SegmentName> names;
+    for (;;) {
+        auto entry = listing->next();
+        if (!entry) return fail("the journal's directory: " + entry.error().text, entry.error().code);
+        if (!*entry) break;
+        SegmentName name;
+        if (parse_segment_file_name((*entry)->d_name, name)) names.push_back(name);
+    }
+    std::ranges::sort(names);
+    return names;
+}
+
 }  // namespace postrider

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "engine/core/result.h"
 #include "queue/journal/journal_format.h"
@@ -50,5 +51,8 @@ class SegmentReader {
     bool at_end_ = false;
     bool started_ = false;
 };
+
+// The segments in a directory, ascending by shard and sequence; other names are left alone.
+Result<std::vector<SegmentName>> list_segments(int journal_dir);
 
 }  // namespace postrider

@@ -2,7 +2,7 @@
 
 Most files are batches, some single messages. A message has one to three recipients; a few are refused for good by the
 sink (`no-`), a few are told to come again (`later-`). Contents differ in length, hold lines that begin with dots, and
-are known by their hash.
+are known by their hash. With `often` all are told to come again four times (`often-`).
 """
 
 import hashlib
@@ -39,6 +39,7 @@ class Producer:
         self.most_recipients = most_recipients
         self.bodies = Bodies()
         self.messages = self.files = 0
+        self.often = False
         self.tag = f"{generator.randrange(2**40):010x}"
 
     def recipients(self):
@@ -46,7 +47,7 @@ class Producer:
         count = 1 if chance() < 0.9 else 1 + int(chance() * self.most_recipients)
         for place in range(count):
             kind = chance()
-            name = "no-" if kind < 0.02 else "later-" if kind < 0.03 else "r"
+            name = "often-" if self.often else "no-" if kind < 0.02 else "later-" if kind < 0.03 else "r"
             yield f"{name}{self.messages}-{place}@d{int(chance() * self.domains)}.test"
 
     def message(self):

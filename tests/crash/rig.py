@@ -26,6 +26,7 @@ KEPT_MOST = 80 << 20
 SKIPPED = 77  # what Meson takes for "not possible here"
 REFUSE_RULE = 'rcpt=no-*@*.test reply="550 5.1.1 no such user"'
 OPEN, RECIPIENTS = 1, 4  # words of the sink's counters file
+OFTEN_RULE = 'rcpt=often-*@*.test reply="450 4.3.2 not now" times=4 per=address'
 LATER_RULE = 'rcpt=later-*@*.test reply="451 4.7.1 greylisted" times=1 per=address'
 
 
@@ -87,7 +88,7 @@ class Sink(receivers.Sink):
 
     def __init__(self, rig, *options, number=1):
         super().__init__(rig, number, "--hash", "--counters", rig.folder / "sink.counters", "--rule", REFUSE_RULE,
-                         "--rule", LATER_RULE, *options, store=False)
+                         "--rule", LATER_RULE, "--rule", OFTEN_RULE, *options, store=False)
         with open(rig.folder / "sink.counters", "rb") as file:
             self.counters = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
 
