@@ -125,6 +125,7 @@ Result<void> Shard::build() {
     reactor_->each_turn([this] { return intake_->slice(); });
     reactor_->each_turn([this] { return backlog_->walk(); });
     reactor_->each_turn([this] { return settle_doomed(); });
+    reactor_->each_turn([this] { return journal_->compact(reactor_->now_ns()); });
     set_holds(shared_.holds);
     return intake_->start(shared_.left_over, shared_.recovered);
 }

@@ -156,12 +156,7 @@ Result<void> Journal::write_gathered() {
 }
 
 void Journal::before_commit() {
-    if (!dirty()) return;
-    if (compaction_)
-        compact_slice();
-    else
-        start_compaction();
-    if (synced_ > marked_) append_mark(RecordKind::synced);
+    if (dirty() && synced_ > marked_) append_mark(RecordKind::synced);
 }
 
 void Journal::folders_to_sync(std::vector<int>& folders) {
@@ -179,6 +174,7 @@ Result<void> Journal::begin_commit(std::vector<int>& to_sync) {
         to_sync.push_back(fd_.get());
     }
     syncing_to_ = written_;
+    compaction_covered_ = compaction_ && compaction_->done();
     return {};
 }
 
@@ -209,16 +205,18 @@ Result<void> Journal::end_commit() {
     for (size_t i = 0; i < condemned_syncing_; ++i) remove_segment(condemned_[i]);
     condemned_.erase(condemned_.begin(), condemned_.begin() + static_cast<std::ptrdiff_t>(condemned_syncing_));
     condemned_syncing_ = 0;
-    if (compaction_ && compaction_->done()) {
+    if (compaction_ && compaction_covered_) {
         find_old(compaction_->name())->files = FileSet{};
         compaction_.reset();
     }
+    compaction_covered_ = false;
     // Besides the one that was compacted: a segment whose files were all gone before it was rotated out.
     std::erase_if(old_, [&](const Segment& segment) {
         if (!segment.files.empty()) return false;
         condemn(segment.name);
         return true;
     });
+    if (!compaction_) start_compaction();
     return {};
 }
 
@@ -319,15 +317,21 @@ void Journal::give_up(Segment& segment, Error why) {
     compaction_.reset();
 }
 
-void Journal::compact_slice() {
+bool Journal::compact(MonoNs now) {
+    // As much as keeps up with the clock, so that long turns do not make it late.
+    const auto passed_ms = static_cast<uint64_t>((now - std::exchange(compacted_at_, now)) / kNsPerMs);
+    const uint64_t octets = std::clamp(passed_ms * options_.compact_slice_bytes, options_.compact_slice_bytes,
+                                       kLongestTurnMs * options_.compact_slice_bytes);
+    if (!compaction_ || compaction_->done()) return false;
+    if (space_low_ || gathered_ >= kCopiedAt) return false;  // what it copies takes room
+    POSTRIDER_CRASH_POINT("journal.compact.slice");
     Segment* from = find_old(compaction_->name());
     POSTRIDER_CHECK(from, "the segment in compaction is one of ours");
-    if (space_low_ || gathered_ >= kWriteAt) return;  // not now: what it copies takes room
-    POSTRIDER_CRASH_POINT("journal.compact.slice");
-    auto more = compaction_->slice(options_.compact_slice_bytes, from->files, [this](const JournalRecord& record) {
+    auto more = compaction_->slice(octets, from->files, [this](const JournalRecord& record) {
         appended(encode_record(seed_, record, room()), record.file);
     });
     if (!more) give_up(*from, more.error());
+    return more && *more;
 }
 
 }  // namespace postrider

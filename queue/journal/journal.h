@@ -13,7 +13,7 @@
 //   bring a file back, the records of what was done with it are still there. This order makes removal safe in any order of segments: what a lost record would have denied
 //   ("not done yet") can no longer be acted upon.
 // * Compaction: when the segments together are larger than `compact_above_bytes` and than four times the part that tells
-//   of files that are left, the oldest is read again (compaction.h), a slice each commit, what is needed of it is appended
+//   of files that are left, the oldest is read again (compaction.h), a slice each turn, what is needed of it is appended
 //   to the newest, and it is removed after a commit that covers that. Facts commute, so a crash between is harmless.
 // * Merging: each attempt at a recipient makes the records of the one before it void. When more than three quarters of the
 //   octets are void by that, every segment that is there is compacted once, with merging: a backlog that is tried again
@@ -53,7 +53,7 @@ class Journal final : public CommitParticipant {
     struct Options {
         uint64_t segment_bytes = uint64_t{64} << 20;
         uint64_t compact_above_bytes = uint64_t{128} << 20;
-        uint64_t compact_slice_bytes = uint64_t{1} << 18;  // read again in one commit
+        uint64_t compact_slice_bytes = uint64_t{1} << 16;  // read again in a turn, or in each millisecond of a longer one
         // The folders of active/, to be synced before a segment is removed. None: it is removed at once.
         std::function<void(std::vector<int>&)> removed_from;
     };
@@ -75,6 +75,10 @@ class Journal final : public CommitParticipant {
     // `file` has been unlinked from active/ (whatever shard did it): no record of it matters any more.
     void forget(FileId file);
 
+    // A slice of the compaction under way, about a tenth of the turn; true when there is more to do at once. For Reactor::each_turn.
+    bool compact(MonoNs now);
+    bool compacting() const { return compaction_ != nullptr; }
+
     bool space_low() const { return space_low_; }
     bool space_out() const { return space_low_ && written_ + gathered_ >= rotate_at(); }
     // Tries again to make the next segment; for the owner's clock while space_low().
@@ -89,8 +93,8 @@ class Journal final : public CommitParticipant {
     const Error& last_trouble() const { return trouble_; }
 
     bool dirty() const override {
-        return gathered_ > 0 || !intents_.empty() || written_ > synced_ || !sealed_.empty() || compaction_ ||
-               !condemned_.empty();
+        return gathered_ > 0 || !intents_.empty() || written_ > synced_ || !sealed_.empty() ||
+               (compaction_ && compaction_->done()) || !condemned_.empty();
     }
     bool urgent() const override { return !intents_.empty() || gathered_ >= kWriteAt; }
     void before_commit() override;
@@ -102,6 +106,8 @@ class Journal final : public CommitParticipant {
 
   private:
     static constexpr size_t kWriteAt = size_t{256} << 10;
+    static constexpr uint64_t kLongestTurnMs = 128;
+    static constexpr size_t kCopiedAt = size_t{4} << 20;  // gathered: compaction waits for a commit
     uint64_t rotate_at() const { return options_.segment_bytes / 4 * 3; }
 
     struct Segment {
@@ -125,7 +131,6 @@ class Journal final : public CommitParticipant {
     void start_compaction();
     Segment* choose_segment(bool by_files);
     Result<std::vector<SegmentName>> durable_segments_but(const SegmentName& name) const;
-    void compact_slice();
     void give_up(Segment& segment, Error why);
     Segment* find_old(const SegmentName& name);
     void condemn(const SegmentName& name);
@@ -141,7 +146,9 @@ class Journal final : public CommitParticipant {
     std::vector<FileDescriptor> sealed_;  // rotated out; closed when the commit in flight has ended
     uint64_t next_sequence_;
     std::optional<std::pair<SegmentName, FileDescriptor>> next_;
-    std::unique_ptr<Compaction> compaction_;  // done: the commit in flight covers what was copied
+    std::unique_ptr<Compaction> compaction_;
+    MonoNs compacted_at_ = 0;
+    bool compaction_covered_ = false;  // by the commit in flight
     uint64_t superseded_ = 0;   // octets of records that are void by later ones; about, since the last merging
     uint64_t merge_below_ = 0;  // while segments are merged: those of lower sequences
     std::vector<char> buffer_;  // of the current segment's records

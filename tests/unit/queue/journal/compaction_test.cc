@@ -18,12 +18,14 @@ class Shards {
             commits.push_back(std::make_unique<GroupCommit>(*loop, GroupCommit::Options{.commit_ms = 0},
                                                             std::vector<CommitParticipant*>{journals.back().get()}));
             commits.back()->on_failure([](const Error& error) { ADD_FAILURE() << error.text; });
+            loop->each_turn([this, journal = journals.back().get()] { return journal->compact(loop->now_ns()); });
         }
     }
     void settle() {
         for (auto& commit : commits) commit->hurry();
         ASSERT_TRUE(loop.run_until([&] {
-            return std::ranges::all_of(commits, [](const auto& commit) { return commit->idle(); });
+            return std::ranges::all_of(commits, [](const auto& commit) { return commit->idle(); }) &&
+                   std::ranges::none_of(journals, [](const auto& journal) { return journal->compacting(); });
         }));
     }
     uint64_t octets() const {

@@ -18,10 +18,11 @@ struct Fixture {
         commit = std::make_unique<GroupCommit>(*loop, GroupCommit::Options{.commit_ms = 0},
                                                std::vector<CommitParticipant*>{journal.get()});
         commit->on_failure([](const Error& error) { ADD_FAILURE() << error.text; });
+        loop->each_turn([this] { return journal->compact(loop->now_ns()); });
     }
     void settle() {
         commit->hurry();
-        ASSERT_TRUE(loop.run_until([&] { return commit->idle(); }));
+        ASSERT_TRUE(loop.run_until([&] { return commit->idle() && !journal->compacting(); }));
     }
     // Everything that happens to a file of one recipient.
     void life(FileId file, bool to_the_end) {
