@@ -132,8 +132,10 @@ void Shard::settle(QueuedMessage& message, size_t index, const AttemptPlace& pla
     defer(id);
 }
 
-// A full disk: what would come of it could not be recorded.
-bool Shard::may_send() { return !commit_->holding() && !journal_->space_out() && !log_->space_out(); }
+// A full disk: what would come of it could not be recorded. A slow one: what came of the rest waits to be.
+bool Shard::may_send() {
+    return !commit_->holding() && !journal_->space_out() && !log_->space_out() && !journal_->many_gathered();
+}
 
 // No transaction was begun: the address is read for the log alone.
 void Shard::log_unsent(RecordId id, const Outcome& outcome, LogType type) {

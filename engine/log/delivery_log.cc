@@ -102,7 +102,23 @@ void DeliveryLog::renew_reserve() {
     space_low_ = reserves_ && !reserved;
 }
 
+void DeliveryLog::write_early() {
+    if (full_ || failure_) return;
+    written_early_ = true;
+    if (auto written = write_buffer(); !written && !is_no_space(written.error().code)) failure_ = written.error();
+}
+
+Result<void> DeliveryLog::write_urgent() {
+    written_early_ = false;
+    return failure_ ? std::unexpected(*failure_) : Result<void>();
+}
+
 Result<void> DeliveryLog::write_gathered() {
+    if (auto fine = write_urgent(); !fine) return fine;
+    return write_buffer();
+}
+
+Result<void> DeliveryLog::write_buffer() {
     if (buffer_.empty()) return {};
     if (since_look_ >= kLookEvery) renew_reserve();
     if (std::exchange(torn_, false)) buffer_.insert(0, 1, '\n');
@@ -112,6 +128,7 @@ Result<void> DeliveryLog::write_gathered() {
     POSTRIDER_CRASH_POINT("log.write.after");
     since_look_ += done;
     unsynced_ |= done > 0 && target_.regular;
+    full_ = !written && is_no_space(written.error().code);
     if (!written) {
         keep_unwritten(done);
         return fail("delivery log " + path_ + ": " + written.error().text, written.error().code);

@@ -22,6 +22,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -95,9 +96,12 @@ class DeliveryLog final : public CommitParticipant {
     // Made with mode 0640 when missing; its directory must be there. A symbolic link is refused.
     static Result<std::unique_ptr<DeliveryLog>> open(std::string path);
 
+    // Written when enough has gathered, whatever the state of the commit: a line may be durable long before its result, and
+    // what a long commit or a long turn gathers must not be held in memory.
     void append(const LogRecord& record) {
         formatter_.append(record, buffer_);
         ++records_;
+        if (buffer_.size() >= kWriteAt) write_early();
     }
 
     Result<void> reopen();
@@ -114,8 +118,10 @@ class DeliveryLog final : public CommitParticipant {
     }
 
     bool dirty() const override { return !buffer_.empty() || unsynced_ || !retired_.empty(); }
-    bool urgent() const override { return buffer_.size() >= kWriteAt; }
+    // After an early write the results of its lines follow soon, so that a kill repeats little.
+    bool urgent() const override { return written_early_ || failure_; }
     Result<void> write_gathered() override;
+    Result<void> write_urgent() override;
     Result<void> begin_commit(std::vector<int>& to_sync) override;
     Result<void> end_commit() override;
 
@@ -124,6 +130,8 @@ class DeliveryLog final : public CommitParticipant {
     static constexpr uint64_t kReserve = uint64_t{16} << 20;
     static constexpr uint64_t kLookEvery = uint64_t{1} << 20;  // octets written
 
+    void write_early();
+    Result<void> write_buffer();
     void renew_reserve();
     void keep_unwritten(size_t written);
 
@@ -141,7 +149,10 @@ class DeliveryLog final : public CommitParticipant {
     size_t retiring_ = 0;                  // how many of them the commit in flight covers
     LogFormatter formatter_;
     std::string buffer_;
+    bool written_early_ = false;
+    std::optional<Error> failure_;  // of an early write, told by the next that can
     bool unsynced_ = false;  // written since the last commit began
+    bool full_ = false;      // the last write found no space
     bool torn_ = false;      // the disk was full in the middle of a line
     bool space_low_ = false;
     bool reserves_ = true;   // the file system can

@@ -17,8 +17,10 @@
 //
 // Before a turn's sends are submitted (Reactor::before_submit) the buffers are written if an intent is among them:
 // after kill -9 every dot that was handed to the kernel has its intent in the file. While a commit is in flight the journal
-// writes its intents alone: the sync under way would make a result durable whose line the log's sync did not cover. If that write fails, on_failure is
-// called before the submission: a handler that ends the process there sends nothing that is not recorded.
+// writes its intents alone: the sync under way would make a result durable whose line the log's sync did not cover. (The log
+// writes its lines as they come: one that is durable early contradicts nothing. The results that wait are what a slow disk
+// makes grow; the owner begins no transactions while they are many, Journal::many_gathered.) If that write fails,
+// on_failure is called before the submission: a handler that ends the process there sends nothing that is not recorded.
 #pragma once
 
 #include <functional>

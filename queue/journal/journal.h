@@ -81,6 +81,8 @@ class Journal final : public CommitParticipant {
 
     bool space_low() const { return space_low_; }
     bool space_out() const { return space_low_ && written_ + gathered_ >= rotate_at(); }
+    // A commit takes long: results wait for it in memory, no new transaction begins.
+    bool many_gathered() const { return gathered_ >= kManyGathered; }
     // Tries again to make the next segment; for the owner's clock while space_low().
     void look_for_space() {
         if (space_low_) prepare_next();
@@ -108,6 +110,7 @@ class Journal final : public CommitParticipant {
     static constexpr size_t kWriteAt = size_t{256} << 10;
     static constexpr uint64_t kLongestTurnMs = 128;
     static constexpr size_t kCopiedAt = size_t{4} << 20;  // gathered: compaction waits for a commit
+    static constexpr size_t kManyGathered = size_t{16} << 20;
     uint64_t rotate_at() const { return options_.segment_bytes / 4 * 3; }
 
     struct Segment {

@@ -79,6 +79,8 @@ Result<SegmentView> read_segment(int dir, const SegmentName& name, RecoveredStat
                 note(view.bad, view.bad_count, {segment_file_name(name), item->offset, item->size});
                 break;
             case SegmentReader::What::end:
+                // Compaction takes what it was told of for durable; an engine that was killed had perhaps not synced it yet.
+                if (auto synced = files::sync_data(fd->get()); !synced) return std::unexpected(in_segment(name, synced.error()));
                 view.size = old.size = item->offset;
                 // The segment's live part is known here by octets, later by files.
                 if (old.live_octets > 0)

@@ -2,9 +2,11 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -398,6 +400,55 @@ TEST(DeliveryLog, AFullDiskKeepsTheLines) {
         EXPECT_TRUE(is_no_space(written.error().code));
         EXPECT_TRUE((*log)->dirty());
     }
+}
+
+// A commit may last for seconds and a turn for a tenth of one: the lines do not wait in memory for either.
+TEST(DeliveryLog, ManyLinesAreWrittenBeforeTheCommitThatSyncsThem) {
+    Folder dir;
+    const std::string path = dir / "delivery.jsonl";
+    auto log = std::move(*DeliveryLog::open(path));
+    std::vector<int> to_sync;
+    log->append(full_record());
+    ASSERT_TRUE(log->begin_commit(to_sync));
+    for (int i = 0; i < 100'000; ++i) log->append(full_record());
+    const auto in_flight = std::filesystem::file_size(path);
+    EXPECT_GT(in_flight + (size_t{512} << 10), 100'000 * format(full_record()).size());
+    EXPECT_TRUE(log->urgent());  // their results should follow
+    EXPECT_TRUE(log->write_urgent());
+    EXPECT_FALSE(log->urgent());
+    EXPECT_EQ(std::filesystem::file_size(path), in_flight);
+    EXPECT_TRUE(log->end_commit());
+    EXPECT_TRUE(log->dirty());  // written, and not covered by the sync of that commit
+    commit(*log, 1);
+    EXPECT_EQ(lines_of(path).size(), 100'001u);
+}
+
+TEST(DeliveryLog, AnEarlyWriteThatFailsIsToldBeforeTheTurnsSends) {
+    Folder dir;
+    auto log = std::move(*DeliveryLog::open(dir / "delivery.jsonl"));
+    rlimit before;
+    ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+    const rlimit small{.rlim_cur = 1 << 20, .rlim_max = before.rlim_max};
+    const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+    ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+    for (int i = 0; i < 4'000; ++i) log->append(full_record());
+    ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+    std::signal(SIGXFSZ, handler);
+    EXPECT_TRUE(log->urgent());
+    const auto told = log->write_urgent();
+    ASSERT_FALSE(told);
+    EXPECT_EQ(told.error().code, EFBIG);
+    EXPECT_FALSE(log->write_gathered());  // for good: never tried again
+}
+
+// A full disk is no failure: the lines stay gathered, and are not tried again line by line.
+TEST(DeliveryLog, AnEarlyWriteWithoutSpaceKeepsTheLines) {
+    auto log = std::move(*DeliveryLog::open("/dev/full"));
+    for (int i = 0; i < 4'000; ++i) log->append(full_record());
+    EXPECT_TRUE(log->write_urgent());
+    const auto written = log->write_gathered();
+    ASSERT_FALSE(written);
+    EXPECT_TRUE(is_no_space(written.error().code));
 }
 
 TEST(DeliveryLog, RoomIsReservedBehindTheEndOfTheLog) {
