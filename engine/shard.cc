@@ -464,13 +464,6 @@ void Shard::publishing_done(FileSlot slot) {
     commit_->when_durable({.b = slot});
 }
 
-void Shard::nothing_left(FileId id) {
-    POSTRIDER_CRASH_POINT("recovery.nothing_left");
-    (void)shared_.spool->remove_active(id, kIndexSuffix);
-    if (auto removed = shared_.spool->remove_active(id, ""); !removed) return trouble(removed.error());
-    forget(id);
-}
-
 void Shard::trouble(const Error& error) {
     std::fprintf(stderr, "postrider: %s\n", error.text.c_str());
 }

@@ -88,10 +88,6 @@ bool Intake::begin_recovered() {
     recovering_.pop_back();
     POSTRIDER_CRASH_POINT("recovery.file.begin");
     const RecoveredFile* known = recovered_ ? recovered_->find(id) : nullptr;
-    if (known && known->done) {
-        owner_.nothing_left(id);
-        return true;
-    }
     SpoolFile file;
     file.id = id;
     file.name = file_id_text(id);

@@ -65,8 +65,6 @@ class IntakeOwner {
     virtual void refused_file(FileId id, const std::string& name, uint64_t size, const std::string& why) = 0;
     // The intake's own hold on the file ends once everything appended so far is durable.
     virtual void publishing_done(FileSlot slot) = 0;
-    // A file of an earlier run of which nothing is left to do.
-    virtual void nothing_left(FileId id) = 0;
     // What was written into bad/: durable before publishing_done() of what was read meanwhile.
     virtual void set_aside(std::vector<FileDescriptor>) {}
     // False: so much of it waits for a commit that no more is written for now.

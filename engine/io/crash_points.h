@@ -78,7 +78,6 @@ inline constexpr std::string_view kCrashPoints[] = {
     "recovery.seal.after",
     "recovery.merged",
     "recovery.file.begin",      // a file of an earlier run is about to be published again
-    "recovery.nothing_left",    // one that is done is about to be removed
     // The producer's side: `postrider send`.
     "send.created",
     "send.written",

@@ -116,8 +116,6 @@ void Journal::result(const ResultFacts& facts) {
     appended(size, facts.file);
 }
 
-void Journal::file_done(FileId file) { appended(encode_file_done(seed_, file, room()), file); }
-
 void Journal::append_mark(RecordKind kind) {
     gathered_ += encode_mark(seed_, kind, synced_, room());
     marked_ = synced_;

@@ -70,7 +70,6 @@ class Journal final : public CommitParticipant {
     void claim(const ClaimFacts& facts);
     void intent(const IntentFacts& facts);  // written before this turn's sends, see group_commit.h
     void result(const ResultFacts& facts);
-    void file_done(FileId file);
 
     // `file` has been unlinked from active/ (whatever shard did it): no record of it matters any more.
     void forget(FileId file);

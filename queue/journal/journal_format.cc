@@ -49,7 +49,6 @@ size_t known_size(RecordKind kind, const char* octets) {
             return claim_size(static_cast<unsigned char>(octets[7]));
         case RecordKind::intent:
             return kIntentSize;
-        case RecordKind::file_done:
         case RecordKind::synced:
         case RecordKind::seal:
             return kMarkSize;
@@ -64,7 +63,6 @@ void read_fields(const char* octets, JournalRecord& record) {
         return;
     }
     record.file = get<uint64_t>(octets + 8);
-    if (record.kind == RecordKind::file_done) return;
     if (record.kind == RecordKind::claim) {
         record.form = octets[6] == 0 ? SpoolForm::eml : SpoolForm::batch;
         record.size = get<uint64_t>(octets + 16);
@@ -159,12 +157,6 @@ size_t encode_result(uint32_t seed, const ResultFacts& result, RecordBuffer out)
     return seal_record(seed, result.kind, kResultSize, at);
 }
 
-size_t encode_file_done(uint32_t seed, FileId file, RecordBuffer out) {
-    put(out.data() + 6, uint16_t{0});
-    put(out.data() + 8, file);
-    return seal_record(seed, RecordKind::file_done, kMarkSize, out.data());
-}
-
 size_t encode_mark(uint32_t seed, RecordKind synced_or_seal, uint64_t offset, RecordBuffer out) {
     put(out.data() + 6, uint16_t{0});
     put(out.data() + 8, offset);
@@ -181,8 +173,6 @@ size_t encode_record(uint32_t seed, const JournalRecord& record, RecordBuffer ou
         case RecordKind::intent:
             return encode_intent(
                 seed, {record.file, record.place, record.recipient, record.attempt}, out);
-        case RecordKind::file_done:
-            return encode_file_done(seed, record.file, out);
         case RecordKind::synced:
         case RecordKind::seal:
             return encode_mark(seed, record.kind, record.offset, out);

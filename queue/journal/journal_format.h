@@ -24,17 +24,16 @@
 //              32: 4 created   36: 4 zero   40: the original name, zeros to a whole word
 //   intent     6: 2 attempt   8: file   16: 4 place   20: 4 recipient                                    (24 octets)
 //   results    6: 2 attempt   8: file   16: 4 place   20: 4 recipient   24: 4 time   28: 4 due           (32 octets)
-//   file_done  6: 2 zero      8: file                                                                    (16 octets)
 //   synced     6: 2 zero      8: an offset: all before it was durable before this was written            (16 octets)
 //   seal       6: 2 zero      8: an offset: all before it must be whole; the segment's last record       (16 octets)
 //
 // `place` names the message in its file, `recipient` the recipient in its message; file, sizes and offsets have eight
-// octets, times are seconds since 1970 in four (unsigned, to 2106). Kinds 6 to 15 and from 32 are free for what comes
+// octets, times are seconds since 1970 in four (unsigned, to 2106). Kinds 3, 6 to 15 and from 32 are free for what comes
 // later; a reader counts and skips a whole record of a kind it does not know. A change that a reader must not skip
 // takes a new format version.
 //
 // Records commute. A result of a final kind beats all others, then the higher attempt wins, then the greater of (kind,
-// time, due); of intents the highest attempt counts; "done" is never undone; of two claims the smaller in the order of
+// time, due); of intents the highest attempt counts; of two claims the smaller in the order of
 // its fields. Any order, any number of journals and any repetition give the same state (recovery.h).
 #pragma once
 
@@ -52,7 +51,6 @@ namespace postrider {
 enum class RecordKind : uint8_t {
     claim = 1,
     intent = 2,
-    file_done = 3,
     synced = 4,
     seal = 5,
     deferred = 16,  // 16 to 31 are results; all but `deferred` are final
@@ -148,7 +146,6 @@ HeaderState check_header(std::span<const char> octets, const SegmentName& name);
 size_t encode_claim(uint32_t seed, const ClaimFacts& claim, RecordBuffer out);
 size_t encode_intent(uint32_t seed, const IntentFacts& intent, RecordBuffer out);
 size_t encode_result(uint32_t seed, const ResultFacts& result, RecordBuffer out);
-size_t encode_file_done(uint32_t seed, FileId file, RecordBuffer out);
 size_t encode_mark(uint32_t seed, RecordKind synced_or_seal, uint64_t offset, RecordBuffer out);
 // A record as it was read, of a known kind, for another segment.
 size_t encode_record(uint32_t seed, const JournalRecord& record, RecordBuffer out);

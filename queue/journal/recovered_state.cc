@@ -95,26 +95,21 @@ void RecoveredState::merge(const JournalRecord& record) {
     if (!is_there(record.file)) return;
     uint32_t index;
     RecoveredFile& file = file_of(record.file, index);
-    if (record.kind == RecordKind::file_done) {
-        file.done = true;
-    } else if (record.kind == RecordKind::claim) {
-        merge_claim(file, record);
-    } else if (!file.done) {
-        RecoveredRecipient entry;
-        entry.place = record.place;
-        entry.recipient = record.recipient;
-        told_octets_ += record.kind == RecordKind::intent ? kIntentSize : kResultSize;
-        if (record.kind == RecordKind::intent) {
-            entry.intent_attempt = record.attempt;
-        } else {
-            entry.kind = record.kind;
-            entry.result_attempt = record.attempt;
-            entry.time_s = record.time_s;
-            entry.due_s = record.due_s;
-        }
-        if (unsorted_.size() == unsorted_.capacity()) sort_in();
-        unsorted_.push_back({index, entry});
+    if (record.kind == RecordKind::claim) return merge_claim(file, record);
+    RecoveredRecipient entry;
+    entry.place = record.place;
+    entry.recipient = record.recipient;
+    told_octets_ += record.kind == RecordKind::intent ? kIntentSize : kResultSize;
+    if (record.kind == RecordKind::intent) {
+        entry.intent_attempt = record.attempt;
+    } else {
+        entry.kind = record.kind;
+        entry.result_attempt = record.attempt;
+        entry.time_s = record.time_s;
+        entry.due_s = record.due_s;
     }
+    if (unsorted_.size() == unsorted_.capacity()) sort_in();
+    unsorted_.push_back({index, entry});
 }
 
 // Leaves unsorted_ empty, with room for the next portion: a fixed part of what is kept, so that sorting in costs the same
@@ -126,8 +121,7 @@ void RecoveredState::sort_in() {
     for (size_t first = 0; first < unsorted_.size();) {
         size_t last = first;
         while (last < unsorted_.size() && unsorted_[last].file_index == unsorted_[first].file_index) ++last;
-        RecoveredFile& file = files_[unsorted_[first].file_index];
-        if (!file.done) join_into(file, std::span(unsorted_).subspan(first, last - first));
+        join_into(files_[unsorted_[first].file_index], std::span(unsorted_).subspan(first, last - first));
         first = last;
     }
     unsorted_.clear();
@@ -169,11 +163,6 @@ void RecoveredState::finish() {
     sort_in();
     unsorted_ = {};
     there_ = nullptr;
-    for (RecoveredFile& file : files_) {
-        if (!file.done) continue;
-        file.known.reset();
-        file.count = 0;
-    }
     // One result each would have told the same.
     const double needed = std::min(1.0, static_cast<double>(kept_ * kResultSize) / static_cast<double>(std::max<uint64_t>(1, told_octets_)));
     for (OldSegment& segment : segments_)

@@ -45,7 +45,6 @@ struct RecoveredFile {
     uint32_t count = 0;     // of them
     uint32_t created_s = 0;
     bool claimed = false;  // size, mtime, name, form and created are known
-    bool done = false;     // every recipient is final and durable: the file may be removed without a look
     SpoolForm form = SpoolForm::eml;
 };
 static_assert(sizeof(RecoveredFile) <= 64);
@@ -57,7 +56,7 @@ class RecoveredState {
 
     const RecoveredFile* find(FileId id) const;
     const std::deque<RecoveredFile>& files() const { return files_; }
-    // Ascending by (place, recipient), each once: walk them beside the file. Empty for a file that is done.
+    // Ascending by (place, recipient), each once: walk them beside the file.
     std::span<const RecoveredRecipient> recipients(const RecoveredFile& file) const {
         return {file.known.get(), file.count};
     }

@@ -5,7 +5,7 @@ is there or not."""
 import struct
 
 HEADER, MAGIC, VERSION = 32, b"postrjnl", 1
-CLAIM, INTENT, FILE_DONE, SYNCED, SEAL, DEFERRED, LAST_RESULT = 1, 2, 3, 4, 5, 16, 21
+CLAIM, INTENT, SYNCED, SEAL, DEFERRED, LAST_RESULT = 1, 2, 4, 5, 16, 21
 
 
 class JournalView:

@@ -20,7 +20,6 @@ struct RecordingOwner final : IntakeOwner {
     std::vector<FileSlot> claims, done;
     std::vector<SpoolFile> facts;  // of the claims
     std::vector<std::string> refused_recipients, refused_messages, refused_files, troubles;
-    std::vector<FileId> nothing;
 
     explicit RecordingOwner(RecordArena& a) : arena(a) {}
     bool has_room() override { return room; }
@@ -47,7 +46,6 @@ struct RecordingOwner final : IntakeOwner {
         refused_files.push_back(name);
     }
     void publishing_done(FileSlot slot) override { done.push_back(slot); }
-    void nothing_left(FileId id) override { nothing.push_back(id); }
     void trouble(const Error& error) override { troubles.push_back(error.text); }
 };
 

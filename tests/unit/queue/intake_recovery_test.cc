@@ -134,20 +134,7 @@ TEST_F(RecoveryTest, AMissingOrDamagedIndexIsMadeAgainWithTheSamePlaces) {
     }
 }
 
-TEST_F(RecoveryTest, AFileThatIsDoneIsNotRead) {
-    spool_.drop("a.bsmtp", three_messages());
-    const Before before = first_run();
-    JournalRecord done;
-    done.kind = RecordKind::file_done;
-    done.file = before.id;
-    Run run(*this);
-    run.start_and_settle(state({claim_record(before), done}));
-    EXPECT_THAT(run.owner.nothing, ElementsAre(before.id));
-    EXPECT_THAT(run.owner.claims, IsEmpty());
-    EXPECT_THAT(run.owner.records, IsEmpty());
-}
-
-// All recipients are final but the file_done record is missing: the last hold is the intake's.
+// All recipients are final: the last hold is the intake's.
 TEST_F(RecoveryTest, AFileWithoutOpenRecipientsIsDoneWithAtOnce) {
     spool_.drop("a.eml", eml({"a@x.example"}));
     const Before before = first_run();

@@ -130,7 +130,7 @@ TEST(GroupCommit, WithNothingToDoNoTimerRuns) {
     ShardLoop loop;
     auto journal = open_journal(dir);
     GroupCommit commit(*loop, {.commit_ms = 1}, {journal.get()});
-    journal->file_done(1);
+    journal->result({1, 2, 3, 4, RecordKind::delivered, 1, 0});
     ASSERT_TRUE(loop.run_until([&] { return commit.idle(); }));
     loop.turn(20);
     const uint64_t turns = loop->turns();

@@ -17,7 +17,7 @@ TEST(JournalFormat, EveryKindComesBackAsItWasWritten) {
         claim_record(0xfedcba9876543210, 4'000'000'000, "a.eml"), claim_record(1, 0, ""),
         claim_record(2, 1, longest),
         fact(RecordKind::intent, UINT64_MAX, UINT32_MAX, kWholeMessage, UINT16_MAX),
-        fact(RecordKind::file_done, 5), mark(RecordKind::synced, uint64_t{1} << 40),
+        mark(RecordKind::synced, uint64_t{1} << 40),
         mark(RecordKind::seal, 12345)};
     for (int kind = 16; kind <= 21; ++kind)
         records.push_back(fact(static_cast<RecordKind>(kind), 9, 8, 7, 6, UINT32_MAX, 4));
@@ -49,7 +49,7 @@ TEST(JournalFormat, EveryKindComesBackAsItWasWritten) {
 
 TEST(JournalFormat, ARecordOfAnotherSegmentIsNone) {
     char out[kRecordSizeMax];
-    const size_t size = encode_file_done(segment_seed({3, 77}), 5, out);
+    const size_t size = encode_mark(segment_seed({3, 77}), RecordKind::synced, 5, out);
     JournalRecord back;
     size_t parsed_size = 0;
     EXPECT_EQ(parse_record({out, size}, segment_seed({3, 78}), back, parsed_size), Parsed::bad);

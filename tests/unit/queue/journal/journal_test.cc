@@ -30,7 +30,6 @@ struct Fixture {
         journal->intent({file, 1, 0, 1});
         if (!to_the_end) return;
         journal->result({file, 1, 0, 1, RecordKind::delivered, 1'700'000'001, 0});
-        journal->file_done(file);
     }
 
     TempDir dir;
@@ -57,12 +56,10 @@ TEST(Journal, RecoveryFindsWhatWasRecordedOverManySegments) {
     EXPECT_EQ(report.damaged_stretches + report.torn_stretches, 0u);
     ASSERT_EQ(state.files().size(), 1000u);
     for (const auto& file : state.files()) {
-        EXPECT_EQ(file.done, file.id % 10 != 0);
         EXPECT_EQ(file.name, "file.eml");
-        if (!file.done) {
-            ASSERT_EQ(file.count, 1u);
-            EXPECT_TRUE(state.recipients(file)[0].ambiguous());
-        }
+        ASSERT_EQ(file.count, 1u);
+        const auto& recipient = state.recipients(file)[0];
+        EXPECT_TRUE(file.id % 10 == 0 ? recipient.ambiguous() : recipient.final());
     }
 }
 
@@ -107,7 +104,7 @@ TEST(Journal, CompactionCopiesWhatIsLiveAndDropsTheOldest) {
         if (file > 20 && (file - 20) % 100 != 0) f.journal->forget(file - 20);
     }
     for (FileId file = 3981; file < 4000; ++file) f.journal->forget(file);
-    f.journal->file_done(1);
+    f.journal->claim({100, 1, 1, 1'700'000'000, SpoolForm::eml, "file.eml"});
     f.settle();
     EXPECT_LE(f.journal->octets(), (64u << 10) + 2 * (16u << 10)) << f.journal->last_trouble().text;
     EXPECT_EQ(f.journal->last_trouble().text, "");
@@ -150,7 +147,7 @@ TEST(Journal, AdoptedSegmentsGoWithTheirFiles) {
     write_file(f.dir / segment_file_name(shard_3),
                segment_octets(shard_3, {claim_record(1, 1, "a"), claim_record(2, 1, "b")}));
     write_file(f.dir / segment_file_name(shard_5),
-               segment_octets(shard_5, {fact(RecordKind::intent, 2, 1, 1, 1), fact(RecordKind::file_done, 1)}));
+               segment_octets(shard_5, {fact(RecordKind::intent, 2, 1, 1, 1), fact(RecordKind::delivered, 1)}));
     write_file(f.dir / segment_file_name(empty), segment_octets(empty, {}));
     RecoveryReport report;
     auto state = recover(f.dir, report);

@@ -15,7 +15,6 @@ std::vector<JournalRecord> some_records() {
             fact(RecordKind::delivered, 11, 2, 0, 1, 1'700'000'003),
             claim_record(12, 1'700'000'004, "second.eml"),
             fact(RecordKind::rejected, 12, 1, kWholeMessage, 0, 1'700'000'005),
-            fact(RecordKind::file_done, 12),
             fact(RecordKind::intent, 11, 1, 0, 2)};
 }
 
@@ -32,8 +31,6 @@ std::vector<JournalRecord> random_records(std::mt19937_64& random, size_t count)
         const auto due_s = static_cast<uint32_t>(random() % 3);
         if (kind == 0)
             records.push_back(claim_record(file, 100 + static_cast<uint32_t>(file), names[file - 1]));
-        else if (kind == 1 && random() % 8 == 0)
-            records.push_back(fact(RecordKind::file_done, file));
         else if (kind < 5)
             records.push_back(fact(RecordKind::intent, file, place, recipient, attempt));
         else
@@ -88,7 +85,7 @@ TEST(Recovery, AnIntentWithoutResultIsAmbiguous) {
     for (const auto& record : some_records()) state.merge(record);
     state.finish();
     const auto* file = state.find(11);
-    ASSERT_TRUE(file && file->claimed && !file->done);
+    ASSERT_TRUE(file && file->claimed);
     const auto recipients = state.recipients(*file);
     ASSERT_EQ(recipients.size(), 2u);
     EXPECT_TRUE(recipients[0].ambiguous());  // deferred at the first attempt, the second is in the air
@@ -96,8 +93,9 @@ TEST(Recovery, AnIntentWithoutResultIsAmbiguous) {
     EXPECT_EQ(recipients[0].due_s, 1'700'000'600u);
     EXPECT_FALSE(recipients[1].ambiguous());
     EXPECT_TRUE(recipients[1].final());
-    ASSERT_TRUE(state.find(12) && state.find(12)->done);
-    EXPECT_EQ(state.recipients(*state.find(12)).size(), 0u);
+    ASSERT_TRUE(state.find(12));
+    ASSERT_EQ(state.recipients(*state.find(12)).size(), 1u);
+    EXPECT_TRUE(state.recipients(*state.find(12))[0].final());
     EXPECT_EQ(state.find(13), nullptr);
 }
 
@@ -258,14 +256,14 @@ TEST(Recovery, RecordsOfALaterKindAreSkippedAndCounted) {
     std::memcpy(later, &crc, 4);
     octets.append(later, sizeof later);
     char out[kRecordSizeMax];
-    octets.append(out, encode_file_done(segment_seed(name), 1, out));
+    octets.append(out, encode_record(segment_seed(name), fact(RecordKind::delivered, 1, 1, 1, 1), out));
     TempDir dir;
     write_file(dir / segment_file_name(name), octets);
     RecoveryReport report;
     const auto state = recover(dir, report);
     EXPECT_EQ(report.unknown_records, 1u);
     EXPECT_EQ(report.damaged_stretches + report.torn_stretches, 0u);
-    EXPECT_TRUE(state.find(1)->done);
+    EXPECT_TRUE(state.recipients(*state.find(1))[0].final());
 }
 
 }  // namespace

@@ -143,7 +143,6 @@ struct Fate {
 };
 
 struct FileFate {
-    bool done = false;
     uint32_t created_s = 0;
     std::string name;
     std::map<std::pair<uint32_t, uint32_t>, Fate> recipients;
@@ -155,9 +154,7 @@ using Model = std::map<FileId, FileFate>;
 inline void apply(Model& model, const JournalRecord& r) {
     if (r.kind == RecordKind::synced || r.kind == RecordKind::seal) return;
     FileFate& file = model[r.file];
-    if (r.kind == RecordKind::file_done) {
-        file.done = true;
-    } else if (r.kind == RecordKind::claim) {
+    if (r.kind == RecordKind::claim) {
         file.created_s = r.time_s;
         file.name = r.name;
     } else {
@@ -177,8 +174,6 @@ inline void apply(Model& model, const JournalRecord& r) {
 inline Model model_of(const std::vector<JournalRecord>& records) {
     Model model;
     for (const auto& record : records) apply(model, record);
-    for (auto& [id, file] : model)
-        if (file.done) file.recipients.clear();
     return model;
 }
 
@@ -186,7 +181,6 @@ inline Model model_of(const RecoveredState& state) {
     Model model;
     for (const auto& file : state.files()) {
         FileFate& fate = model[file.id];
-        fate.done = file.done;
         fate.created_s = file.created_s;
         fate.name = file.name;
         std::pair<uint32_t, uint32_t> last{0, 0};
