@@ -52,8 +52,11 @@ void append(benchmark::State& state) {
         const auto place = static_cast<uint32_t>(n % messages_per_file);
         journal->intent({file, place, 0, 1});
         journal->result({file, place, 0, 1, RecordKind::delivered, 1, 0});
-        if (++n % 4096 == 0)
-            if (!journal->write_gathered()) return state.SkipWithError("write failed");
+        if (++n % 4096 == 0) {
+            journal->before_commit();
+            std::vector<int> to_sync;
+            if (!journal->begin_commit(to_sync)) return state.SkipWithError("write failed");
+        }
         if (n % messages_per_file == 0) journal->forget(file);
     }
 }

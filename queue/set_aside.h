@@ -21,11 +21,10 @@ class SetAside final : public CommitParticipant {
     }
     bool many() const { return waiting_.size() + syncing_.size() >= kMany; }
 
-    bool dirty() const override { return !waiting_.empty(); }
-    bool urgent() const override { return false; }
-    Result<void> write_gathered() override { return {}; }
+    bool dirty() const override { return !waiting_.empty() || !syncing_.empty(); }
     Result<void> begin_commit(std::vector<int>& to_sync) override {
-        syncing_.swap(waiting_);
+        for (auto& file : waiting_) syncing_.push_back(std::move(file));  // behind those of a commit that was held
+        waiting_.clear();
         for (const auto& file : syncing_) to_sync.push_back(file.get());
         return {};
     }

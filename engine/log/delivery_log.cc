@@ -13,6 +13,24 @@ namespace {
 
 // More than the longest line: octets without a line end for so long are not ours, and are kept as a line.
 constexpr uint64_t kTornMost = uint64_t{1} << 18;
+constexpr uint64_t kHolesMost = uint64_t{1} << 28;
+
+// A write-back that failed leaves zeros where its pages would be. No sync can have gone well behind them: what lies there, also
+// whole lines, has no result in a journal. Answers where the first of them is near the end; `size`: none is.
+Result<uint64_t> first_hole(int fd, uint64_t size) {
+    std::string block(kTornMost, 0);
+    uint64_t hole = size;
+    for (uint64_t end = size; end > 0 && size - end < kHolesMost;) {
+        const uint64_t from = end - std::min<uint64_t>(end, block.size());
+        auto got = files::read_at(fd, block.data(), end - from, from);
+        if (!got) return std::unexpected(got.error());
+        const size_t zero = std::string_view(block.data(), *got).find('\0');
+        if (zero == std::string_view::npos) break;
+        hole = from + zero;
+        end = from;
+    }
+    return hole;
+}
 
 Result<void> end_with_a_line(int fd, uint64_t size) {
     std::string tail(std::min(size, kTornMost), 0);
@@ -36,7 +54,12 @@ Result<void> DeliveryLog::mend(const std::string& name) {
     auto status = files::status(fd->get());
     if (!status) return told(status.error());
     if (!S_ISREG(status->st_mode) || status->st_size == 0) return {};
-    const auto size = static_cast<uint64_t>(status->st_size);
+    auto hole = first_hole(fd->get(), static_cast<uint64_t>(status->st_size));
+    if (!hole) return told(hole.error());
+    const uint64_t size = *hole;
+    if (size < static_cast<uint64_t>(status->st_size))
+        if (auto cut = files::truncate(fd->get(), size); !cut) return told(cut.error());
+    if (size == 0) return {};
     char last = 0;
     if (auto got = files::read_at(fd->get(), &last, 1, size - 1); !got) return told(got.error());
     if (last == '\n') return {};
@@ -104,18 +127,7 @@ void DeliveryLog::renew_reserve() {
 
 void DeliveryLog::write_early() {
     if (full_ || failure_) return;
-    written_early_ = true;
     if (auto written = write_buffer(); !written && !is_no_space(written.error().code)) failure_ = written.error();
-}
-
-Result<void> DeliveryLog::write_urgent() {
-    written_early_ = false;
-    return failure_ ? std::unexpected(*failure_) : Result<void>();
-}
-
-Result<void> DeliveryLog::write_gathered() {
-    if (auto fine = write_urgent(); !fine) return fine;
-    return write_buffer();
 }
 
 Result<void> DeliveryLog::write_buffer() {
@@ -146,7 +158,8 @@ void DeliveryLog::keep_unwritten(size_t written) {
 }
 
 Result<void> DeliveryLog::begin_commit(std::vector<int>& to_sync) {
-    if (auto written = write_gathered(); !written) return written;
+    if (auto fine = write_urgent(); !fine) return fine;
+    if (auto written = write_buffer(); !written) return written;
     for (const auto& fd : retired_) to_sync.push_back(fd.get());
     retiring_ = retired_.size();
     if (unsynced_) to_sync.push_back(target_.fd.get());

@@ -118,10 +118,9 @@ class DeliveryLog final : public CommitParticipant {
     }
 
     bool dirty() const override { return !buffer_.empty() || unsynced_ || !retired_.empty(); }
-    // After an early write the results of its lines follow soon, so that a kill repeats little.
-    bool urgent() const override { return written_early_ || failure_; }
-    Result<void> write_gathered() override;
-    Result<void> write_urgent() override;
+    // An early write has failed.
+    bool urgent() const override { return failure_.has_value(); }
+    Result<void> write_urgent() override { return failure_ ? std::unexpected(*failure_) : Result<void>(); }
     Result<void> begin_commit(std::vector<int>& to_sync) override;
     Result<void> end_commit() override;
 
@@ -149,7 +148,6 @@ class DeliveryLog final : public CommitParticipant {
     size_t retiring_ = 0;                  // how many of them the commit in flight covers
     LogFormatter formatter_;
     std::string buffer_;
-    bool written_early_ = false;
     std::optional<Error> failure_;  // of an early write, told by the next that can
     bool unsynced_ = false;  // written since the last commit began
     bool full_ = false;      // the last write found no space

@@ -27,88 +27,83 @@ bool GroupCommit::idle() const { return !in_flight_ && waiting_.empty() && !any_
 
 void GroupCommit::before_submit() {
     if (failed_) return;
-    if (!in_flight_ && (!waiting_.empty() || any_dirty())) {
-        const int64_t due_ms = holding_ ? try_again_ms_ : begun_ms_ + options_.commit_ms;
-        const bool at_once = !holding_ && (hurry_ || waiting_.size() >= options_.commit_at);
-        if (at_once || reactor_.now_ms() >= due_ms) {
-            begin();
-            return;
-        }
-        if (!armed()) reactor_.arm(*this, due_ms);
-    }
-    bool urgent = false;
-    for (const auto* participant : participants_) urgent |= participant->urgent();
-    if (!urgent) return;
-    // The commit in flight syncs the log before the journal: a result written now could be durable without its line.
-    if (holding_ || in_flight_)
-        write_urgent();
-    else
-        write_all();
+    write_urgent();
+    if (failed_ || in_flight_ || (waiting_.empty() && !any_dirty())) return;
+    const int64_t due_ms = holding_ ? try_again_ms_ : begun_ms_ + options_.commit_ms;
+    const bool at_once = !holding_ && (hurry_ || waiting_.size() >= options_.commit_at);
+    if (at_once || reactor_.now_ms() >= due_ms)
+        begin();
+    else if (!armed())
+        reactor_.arm(*this, due_ms);
 }
 
-// In order: the log before the journal. False: the commit is held, or has failed.
-bool GroupCommit::write_all() {
+void GroupCommit::write_urgent() {
     for (auto* participant : participants_) {
-        auto written = participant->write_gathered();
-        if (written) continue;
-        if (!is_no_space(written.error().code)) {
-            fail_for_good(written.error());
-            return false;
-        }
-        try_again_ms_ = reactor_.now_ms() + kTryAgainMs;
-        if (!std::exchange(holding_, true) && on_hold_) on_hold_(written.error(), true);
-        if (!armed()) reactor_.arm(*this, try_again_ms_);
-        return write_urgent() && false;
+        if (!participant->urgent()) continue;
+        if (auto written = participant->write_urgent(); !written) return fail_for_good(written.error());
     }
-    if (std::exchange(holding_, false) && on_hold_) on_hold_({}, false);
-    return true;
-}
-
-bool GroupCommit::write_urgent() {
-    for (auto* participant : participants_) {
-        if (auto written = participant->write_urgent(); !written) {
-            fail_for_good(written.error());
-            return false;
-        }
-    }
-    return true;
 }
 
 void GroupCommit::begin() {
     POSTRIDER_CRASH_POINT("commit.begin");
     unlink();
     for (auto* participant : participants_) participant->before_commit();
-    if (!write_all()) return;
     in_flight_ = true;
     hurry_ = false;
     begun_ms_ = reactor_.now_ms();
     begun_ns_ = reactor_.now_ns();
     committing_.swap(waiting_);
     to_sync_.clear();
-    folders_.clear();
-    next_sync_ = 0;
-    for (auto* participant : participants_) {
-        if (auto begun = participant->begin_commit(to_sync_); !begun) {
-            in_flight_ = false;
-            fail_for_good(begun.error());
-            return;
-        }
-        participant->folders_to_sync(folders_);
-    }
-    if (to_sync_.empty() && folders_.empty())
-        reactor_.defer([this] { end(); });  // nothing of it needs a sync (a log on a pipe)
-    else
-        sync_next();
+    next_sync_ = stage_ = 0;
+    synced_any_ = false;
+    go_on();
 }
 
-void GroupCommit::sync_next() {
+// The next sync, or the end.
+void GroupCommit::go_on() {
+    while (next_sync_ == to_sync_.size()) {
+        if (next_stage()) continue;
+        if (failed_ || !in_flight_) return;
+        if (synced_any_) return end();
+        reactor_.defer([this] { end(); });  // nothing of it needs a sync (a log on a pipe)
+        return;
+    }
     POSTRIDER_CRASH_POINT("commit.sync.before");
-    const size_t at = next_sync_++;
+    synced_any_ = true;
+    const int fd = to_sync_[next_sync_++];
     // A folder's names are no data: fdatasync may leave them out.
-    if (at < to_sync_.size())
-        reactor_.ring().fdatasync(to_sync_[at], this);
+    if (stage_ <= participants_.size())
+        reactor_.ring().fdatasync(fd, this);
     else
-        reactor_.ring().fsync(folders_[at - to_sync_.size()], this);
+        reactor_.ring().fsync(fd, this);
+}
+
+// False: there is none, or the commit is held, or has failed.
+bool GroupCommit::next_stage() {
+    to_sync_.clear();
+    next_sync_ = 0;
+    if (stage_ > participants_.size()) return false;
+    if (stage_++ < participants_.size()) {
+        auto begun = participants_[stage_ - 1]->begin_commit(to_sync_);
+        if (begun) return true;
+        in_flight_ = false;
+        if (is_no_space(begun.error().code))
+            hold(begun.error());
+        else
+            fail_for_good(begun.error());
+        return false;
+    }
+    if (std::exchange(holding_, false) && on_hold_) on_hold_({}, false);
+    for (auto* participant : participants_) participant->folders_to_sync(to_sync_);
+    return true;
+}
+
+void GroupCommit::hold(const Error& why) {
+    waiting_.insert(waiting_.begin(), committing_.begin(), committing_.end());
+    committing_.clear();
+    try_again_ms_ = reactor_.now_ms() + kTryAgainMs;
+    if (!std::exchange(holding_, true) && on_hold_) on_hold_(why, true);
+    if (!armed()) reactor_.arm(*this, try_again_ms_);
 }
 
 void GroupCommit::complete(int result, bool, std::span<const char>) {
@@ -120,10 +115,7 @@ void GroupCommit::complete(int result, bool, std::span<const char>) {
         return;
     }
     POSTRIDER_CRASH_POINT("commit.sync.after");
-    if (next_sync_ < to_sync_.size() + folders_.size())
-        sync_next();
-    else
-        end();
+    go_on();
 }
 
 void GroupCommit::end() {

@@ -5,22 +5,22 @@
 //   gathering   records collect in the participants' buffers, releases in a queue. A commit begins when there is
 //               something to make durable and `commit_ms` have passed since the last one began (so the first after a
 //               pause begins at once), or when `commit_at` releases wait. With nothing to do no timer is armed.
-//   committing  the participants have written their buffers, in order; now their descriptors are synced one after the
-//               other through the ring: the delivery log before the journal, so that no result is durable before the
-//               line that tells of it. New records gather meanwhile, and may be written, but wait for the next commit.
-//               When the last sync has ended, the releases that waited when it began are handed out, in order.
-//   holding     a write found no space (decision 0018). Nothing is lost: a participant keeps what it could not write, and it
-//               is tried again every 100 ms; nothing is released meanwhile, and the owner starts nothing new (on_hold).
-//               Intents go on being written: they have a reserve, and without it the commit fails.
+//   committing  the participants in their order: each writes what it had gathered when the commit began, and its descriptors
+//               are synced through the ring before the next one writes. So no result is in the journal's file before the
+//               line that tells of it is durable: a sync of the log that fails (FAULTS 94), or a power cut, can take lines
+//               away, and the kernel may write the journal's pages nevertheless. What gathers meanwhile waits for the next
+//               commit. When the last sync has ended, the releases that waited when it began are handed out, in order.
+//   holding     a write found no space (decision 0018). Nothing is lost: a participant keeps what it could not write, and the
+//               commit begins again every 100 ms; nothing is released meanwhile, and the owner starts nothing new (on_hold).
 //   failed      a write or a sync has failed. Nothing is tried again: a second fsync reports success for data that is
 //               gone (FAULTS 94). on_failure is called once, nothing is released any more; the engine ends (exit 4).
 //
-// Before a turn's sends are submitted (Reactor::before_submit) the buffers are written if an intent is among them:
-// after kill -9 every dot that was handed to the kernel has its intent in the file. While a commit is in flight the journal
-// writes its intents alone: the sync under way would make a result durable whose line the log's sync did not cover. (The log
-// writes its lines as they come: one that is durable early contradicts nothing. The results that wait are what a slow disk
-// makes grow; the owner begins no transactions while they are many, Journal::many_gathered.) If that write fails,
-// on_failure is called before the submission: a handler that ends the process there sends nothing that is not recorded.
+// Before a turn's sends are submitted (Reactor::before_submit) what is urgent is written, whatever the state: after kill -9
+// every dot that was handed to the kernel has its intent in the file. If that write fails, on_failure is called before the
+// submission: a handler that ends the process there sends nothing that is not recorded.
+//
+// The log writes its lines as they come: one that is durable early contradicts nothing. The results that wait are what a slow
+// disk makes grow; the owner begins no transactions while they are many (Journal::many_gathered).
 #pragma once
 
 #include <functional>
@@ -37,20 +37,18 @@ class CommitParticipant {
     virtual ~CommitParticipant() = default;
     // Something is gathered or written that no finished sync covers.
     virtual bool dirty() const = 0;
-    // The buffer must be written before this turn's sends.
-    virtual bool urgent() const = 0;
-    // A commit is about to begin: what belongs to it and is not gathered yet.
-    virtual void before_commit() {}
-    // write(2) of all that is gathered. An error for want of space leaves it gathered, to be written later.
-    virtual Result<void> write_gathered() = 0;
-    // While a commit is held or in flight: what must be written before this turn's sends nevertheless, and may become durable
-    // before the rest of the participants' writes.
+    // Something must be written before this turn's sends,
+    virtual bool urgent() const { return false; }
+    // by this. No error is forgiven.
     virtual Result<void> write_urgent() { return {}; }
-    // Folders whose names the commit in flight must make durable, besides begin_commit()'s descriptors.
-    virtual void folders_to_sync(std::vector<int>&) {}
-    // write_gathered(), then names the descriptors whose sync covers it, in order. They stay open until end_commit().
+    // A commit begins: what is gathered now is its part of it.
+    virtual void before_commit() {}
+    // What those before it in the order have written is durable. Writes its part and names the descriptors whose sync covers
+    // it, in order. They stay open until end_commit(). An error for want of space leaves what is not written gathered.
     virtual Result<void> begin_commit(std::vector<int>& to_sync) = 0;
-    // All that was written when the commit began is durable.
+    // Folders whose names the commit must make durable besides.
+    virtual void folders_to_sync(std::vector<int>&) {}
+    // All of the commit is durable.
     virtual Result<void> end_commit() = 0;
 };
 
@@ -106,10 +104,11 @@ class GroupCommit final : private Operation, private Timer {
     void complete(int result, bool more, std::span<const char> buffer) override;
     void on_timer() override {}  // wakes the turn; before_submit() decides
     void before_submit();
+    void write_urgent();
     void begin();
-    bool write_all();
-    bool write_urgent();
-    void sync_next();
+    void go_on();
+    bool next_stage();
+    void hold(const Error& why);
     void end();
     void fail_for_good(const Error& error);
     bool any_dirty() const;
@@ -121,8 +120,10 @@ class GroupCommit final : private Operation, private Timer {
     OnFailure on_failure_;
     OnHold on_hold_;
     std::vector<Release> waiting_, committing_;
-    std::vector<int> to_sync_, folders_;
-    size_t next_sync_ = 0;  // in both, one after the other
+    std::vector<int> to_sync_;  // of the stage that the commit is in
+    size_t next_sync_ = 0;
+    size_t stage_ = 0;          // participants that have begun; then the folders
+    bool synced_any_ = false;
     int64_t try_again_ms_ = 0;
     int64_t begun_ms_ = INT64_MIN / 2;
     MonoNs begun_ns_ = 0;

@@ -14,7 +14,7 @@ Journal::Journal(int directory, ShardId shard, uint64_t sequence, Options option
       shard_(shard),
       options_(std::move(options)),
       next_sequence_(sequence),
-      buffer_(2 * kWriteAt) {}
+      buffer_(kBufferAtFirst) {}
 
 Result<std::unique_ptr<Journal>> Journal::open(int directory, ShardId shard, uint64_t sequence,
                                                Options options) {
@@ -98,16 +98,21 @@ void Journal::appended(size_t size, FileId file) {
     if (current_.files.insert(file)) ++current_.files_ever;
 }
 
+void Journal::appended_early(const char* record, size_t size, FileId file) {
+    early_.append(record, size);
+    appended(0, file);
+}
+
 void Journal::claim(const ClaimFacts& facts) {
-    appended(encode_claim(seed_, facts, room()), facts.file);
+    char record[kRecordSizeMax];
+    appended_early(record, encode_claim(seed_, facts, record), facts.file);
 }
 
 void Journal::intent(const IntentFacts& facts) {
     char record[kRecordSizeMax];
     const size_t size = encode_intent(seed_, facts, record);
-    intents_.append(record, size);
     superseded_ += size;  // by its result
-    appended(0, facts.file);
+    appended_early(record, size, facts.file);
 }
 
 void Journal::result(const ResultFacts& facts) {
@@ -141,20 +146,15 @@ Result<void> Journal::write(const char* data, size_t size) {
 }
 
 Result<void> Journal::write_urgent() {
-    if (auto written = write(intents_.data(), intents_.size()); !written) return written;
-    intents_.clear();
-    return {};
-}
-
-Result<void> Journal::write_gathered() {
-    if (auto written = write_urgent(); !written) return written;
-    if (auto written = write(buffer_.data(), gathered_); !written) return written;
-    gathered_ = 0;
+    if (auto written = write(early_.data(), early_.size()); !written) return written;
+    early_.clear();
     return {};
 }
 
 void Journal::before_commit() {
     if (dirty() && synced_ > marked_) append_mark(RecordKind::synced);
+    committing_ = gathered_;
+    compaction_covered_ = compaction_ && compaction_->done();
 }
 
 void Journal::folders_to_sync(std::vector<int>& folders) {
@@ -164,7 +164,11 @@ void Journal::folders_to_sync(std::vector<int>& folders) {
 
 Result<void> Journal::begin_commit(std::vector<int>& to_sync) {
     if (!dirty()) return {};
-    if (auto written = write_gathered(); !written) return written;
+    if (auto written = write_urgent(); !written) return written;
+    if (auto written = write(buffer_.data(), committing_); !written) return written;
+    std::copy(buffer_.begin() + static_cast<std::ptrdiff_t>(committing_), buffer_.begin() + static_cast<std::ptrdiff_t>(gathered_),
+              buffer_.begin());
+    gathered_ -= std::exchange(committing_, 0);
     if (!next_ && !space_low_ && 2 * written_ >= options_.segment_bytes) prepare_next();
     if (next_ && written_ >= rotate_at()) {
         if (auto rotated = rotate(to_sync); !rotated) return rotated;
@@ -172,23 +176,35 @@ Result<void> Journal::begin_commit(std::vector<int>& to_sync) {
         to_sync.push_back(fd_.get());
     }
     syncing_to_ = written_;
-    compaction_covered_ = compaction_ && compaction_->done();
     return {};
+}
+
+// What has gathered for the next commit goes to the new segment, by its seed.
+void Journal::encode_again(uint32_t seed) {
+    const std::string gathered(buffer_.data(), std::exchange(gathered_, 0));
+    JournalRecord record;
+    for (size_t at = 0, size = 0; at < gathered.size(); at += size) {
+        POSTRIDER_CHECK(parse_record(std::span(gathered).subspan(at), seed, record, size) == Parsed::known, "records of our own");
+        appended(encode_record(seed_, record, room()), record.file);
+        --records_;
+    }
 }
 
 // The new segment was made durable with its header, so only the old one needs this commit's sync. Its seal says what
 // must be whole as of now: a power cut in the middle of this sync is a torn tail, no damage.
 Result<void> Journal::rotate(std::vector<int>& to_sync) {
     POSTRIDER_CRASH_POINT("journal.rotate.before");
-    append_mark(RecordKind::seal);
-    if (auto written = write_gathered(); !written) return written;
+    char seal[kRecordSizeMax];
+    if (auto written = write(seal, encode_mark(seed_, RecordKind::seal, synced_, seal)); !written) return written;
     POSTRIDER_CRASH_POINT("journal.rotate.sealed");
     to_sync.push_back(fd_.get());
     sealed_.push_back(std::move(fd_));
     current_.size = written_;
     old_.push_back(std::move(current_));
+    const uint32_t seed = seed_;
     use_segment(next_->first, std::move(next_->second));
     next_.reset();
+    encode_again(seed);
     POSTRIDER_CRASH_POINT("journal.rotate.after");
     return {};
 }
@@ -246,7 +262,7 @@ void Journal::remove_segment(const SegmentName& name) {
 }
 
 uint64_t Journal::octets() const {
-    uint64_t sum = written_ + gathered_ + intents_.size();
+    uint64_t sum = written_ + gathered_ + early_.size();
     for (const auto& segment : old_) sum += segment.size;
     return sum;
 }

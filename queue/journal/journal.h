@@ -67,8 +67,10 @@ class Journal final : public CommitParticipant {
     // Takes a segment of an earlier run over, of whatever shard; an empty one is removed.
     void adopt(OldSegment segment);
 
+    // These two are written before this turn's sends, see group_commit.h,
     void claim(const ClaimFacts& facts);
-    void intent(const IntentFacts& facts);  // written before this turn's sends, see group_commit.h
+    void intent(const IntentFacts& facts);
+    // a result with the commit, when its line in the delivery log is durable.
     void result(const ResultFacts& facts);
 
     // `file` has been unlinked from active/ (whatever shard did it): no record of it matters any more.
@@ -94,19 +96,18 @@ class Journal final : public CommitParticipant {
     const Error& last_trouble() const { return trouble_; }
 
     bool dirty() const override {
-        return gathered_ > 0 || !intents_.empty() || written_ > synced_ || !sealed_.empty() ||
+        return gathered_ > 0 || !early_.empty() || written_ > synced_ || !sealed_.empty() ||
                (compaction_ && compaction_->done()) || !condemned_.empty();
     }
-    bool urgent() const override { return !intents_.empty() || gathered_ >= kWriteAt; }
-    void before_commit() override;
-    Result<void> write_gathered() override;
+    bool urgent() const override { return !early_.empty(); }
     Result<void> write_urgent() override;
+    void before_commit() override;
     void folders_to_sync(std::vector<int>& folders) override;
     Result<void> begin_commit(std::vector<int>& to_sync) override;
     Result<void> end_commit() override;
 
   private:
-    static constexpr size_t kWriteAt = size_t{256} << 10;
+    static constexpr size_t kBufferAtFirst = size_t{512} << 10;
     static constexpr uint64_t kLongestTurnMs = 128;
     static constexpr size_t kCopiedAt = size_t{4} << 20;  // gathered: compaction waits for a commit
     static constexpr size_t kManyGathered = size_t{16} << 20;
@@ -129,6 +130,8 @@ class Journal final : public CommitParticipant {
     RecordBuffer room();
     Result<void> write(const char* data, size_t size);
     void appended(size_t size, FileId file);
+    void appended_early(const char* record, size_t size, FileId file);
+    void encode_again(uint32_t seed);
     void append_mark(RecordKind kind);
     void start_compaction();
     Segment* choose_segment(bool by_files);
@@ -154,8 +157,9 @@ class Journal final : public CommitParticipant {
     uint64_t superseded_ = 0;   // octets of records that are void by later ones; about, since the last merging
     uint64_t merge_below_ = 0;  // while segments are merged: those of lower sequences
     std::vector<char> buffer_;  // of the current segment's records
-    size_t gathered_ = 0;       // octets of it in use
-    std::string intents_;       // apart: they are written even while the rest is held
+    size_t gathered_ = 0;       // octets of it in use,
+    size_t committing_ = 0;     // of them those of the commit in flight
+    std::string early_;         // intents and claims: they tell of no log line, and are written with the turn
     std::vector<SegmentName> condemned_;  // of no more use; the first `condemned_syncing_` are covered by the commit in flight
     size_t condemned_syncing_ = 0;
     uint64_t written_ = 0;      // octets of the current segment that are written,

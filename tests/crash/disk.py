@@ -90,7 +90,7 @@ class DiskCampaign:
         ballast.unlink()
         # What was in memory of the failed writes is gone with the mount, as after a power cut.
         stack.close()
-        Disk(stack, image, mount)
+        Disk(stack, image, mount).by_pages()
         self.engine.write_config([f"127.0.0.1:{self.sink.dns_port}"], shaping=SHAPING)  # nobody had synced it
         drain(self.engine)
         self.ledger.settle(only_safe=True)
@@ -143,7 +143,7 @@ def run_syncs(options, generator):
         sink = Sink(rig, "--latency", "2ms")
         inner = outer.enter_context(contextlib.ExitStack())
         image, mount = under / "disk.img", rig.folder / "mnt"
-        Disk(inner, image, mount, ["mkfs.ext4", "-q"], 900 * MIB)
+        Disk(inner, image, mount, ["mkfs.ext4", "-q"], 900 * MIB).by_pages()
         campaign = DiskCampaign(rig, generator, mount, sink)
         for _ in range(options.syncs):
             campaign.fail_a_sync(inner, under, image, mount)

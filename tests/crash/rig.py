@@ -185,6 +185,12 @@ class Disk:
             raise Skipped(f"no loop mount: {done.stderr.strip()}")
         stack.callback(self.unmount)
 
+    def by_pages(self):
+        """The loop driver takes a write of which a part found no room for done; one of a page is done or fails."""
+        device = subprocess.run(["findmnt", "-no", "SOURCE", self.mount], capture_output=True, text=True, check=True).stdout.strip()
+        pathlib.Path(f"/sys/block/{device.removeprefix('/dev/')}/queue/max_sectors_kb").write_text("4")
+        return self
+
     def unmount(self):
         # Whoever holds it open has been ended; the last close may lag behind by a moment.
         for _ in range(50):

@@ -63,6 +63,32 @@ TEST(Journal, RecoveryFindsWhatWasRecordedOverManySegments) {
     }
 }
 
+// Results that gather while a commit is in flight belong to the next, which may write to another segment.
+TEST(Journal, WhatGathersDuringARotationIsInTheNewSegment) {
+    TempDir dir;
+    auto journal = std::move(*Journal::open(dir.fd(), 0, 1, small_segments()));
+    std::vector<int> to_sync;
+    const auto begin = [&](uint32_t results) {
+        for (uint32_t i = 0; i < results; ++i) journal->result({7, i, 0, 1, RecordKind::delivered, 1, 0});
+        journal->before_commit();
+        journal->result({8, results, 0, 1, RecordKind::deferred, 1, 2});
+        journal->compact(0);
+        ASSERT_TRUE(journal->begin_commit(to_sync));
+        ASSERT_TRUE(journal->end_commit());
+    };
+    begin(300);  // the next segment is made
+    begin(200);  // and this one rotated
+    ASSERT_EQ(journal->segments(), 2u);
+    RecoveryReport report;
+    EXPECT_EQ(recover(dir, report).find(8)->count, 1u) << "that of the first";
+    journal->before_commit();
+    ASSERT_TRUE(journal->begin_commit(to_sync));
+    const auto state = recover(dir, report);
+    EXPECT_EQ(report.damaged_stretches + report.torn_stretches, 0u);
+    EXPECT_EQ(state.find(7)->count, 300u);
+    EXPECT_EQ(state.find(8)->count, 2u);
+}
+
 TEST(Journal, ASegmentGoesWhenItsLastFileHasGone) {
     Fixture f(small_segments());
     for (FileId file = 1; file <= 1000; ++file) {
