@@ -58,6 +58,10 @@ void queue_order(const AdminServer& server, Engine& engine, std::string_view act
     const MonoNs began_ns = read_mono_clock();
     auto order = order_of(server, request);
     if (!order) return refuse(response, order.error());
+    // What was held may be resumed though its provider is not in the files any more.
+    if (const auto& of = order->selection; of && of->scope == HoldScope::provider && action != "resume" &&
+                                           !engine.shared().shaping.names_provider(of->name))
+        return refuse(response, fmt::format("--provider {}: no block in the shaping files names it", of->name));
     if (auto done = obey(engine.control(), action, *order); !done) return refuse(response, done.error());
     json told = {{"action", action}, {"who", order->said.who}};
     if (order->selection) told.update({{"scope", name_of(order->selection->scope)}, {"name", order->selection->name}});
@@ -95,7 +99,7 @@ Result<void> shape_order(const AdminServer& server, Engine& engine, bool set, co
     if (!domain) return std::unexpected(domain.error());
     if (!for_s) return std::unexpected(for_s.error());
     if (!settings) return std::unexpected(settings.error());
-    auto name = shape_name_of(*domain);
+    auto name = shape_name_of(engine.shared().shaping, *domain);
     if (!name) return std::unexpected(name.error());
     std::vector<std::pair<std::string, std::string>> pairs;
     for (const json& setting : *settings) {
@@ -122,7 +126,7 @@ json shapes_json(const ShapingBook& book, std::string_view domain) {
 void show_shapes(Engine& engine, const Request& request, Response& response) {
     std::string domain;
     if (request.has_param("domain")) {
-        auto name = shape_name_of(request.get_param_value("domain"));
+        auto name = shape_name_of(engine.shared().shaping, request.get_param_value("domain"));
         if (!name) return refuse(response, name.error());
         domain = std::move(*name);
     }

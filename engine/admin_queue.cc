@@ -1,6 +1,7 @@
 #include "engine/admin_queue.h"
 
 #include <algorithm>
+#include <atomic>
 #include <mutex>
 
 namespace postrider {
@@ -83,6 +84,22 @@ void visit_queues(Engine& engine, const Backlog::Flow& of, const std::function<v
     }
 }
 
+namespace {
+
+// Of each shard, what of the flow is deferred.
+std::vector<Backlog::DeferredCount> count_deferred(Engine& engine, const Backlog::Flow& of) {
+    std::vector<Backlog::DeferredCount> counts(engine.shards(), Backlog::DeferredCount{.of = of});
+    std::atomic<bool> more = of != Backlog::Flow{};
+    while (more.exchange(false)) {
+        engine.on_each_shard([&](Shard& shard) {
+            if (shard.backlog().count_deferred(counts[shard.number()])) more = true;
+        });
+    }
+    return counts;
+}
+
+}  // namespace
+
 json queue_json(Engine& engine, const Selection* selection, size_t limit) {
     SharedState& shared = engine.shared();
     std::shared_ptr<const HoldTable> of;
@@ -94,11 +111,14 @@ json queue_json(Engine& engine, const Selection* selection, size_t limit) {
         if (selection->scope == HoldScope::tenant) flow.tenant = shared.labels.intern(selection->name);
     }
     Longest longest(limit);
-    visit_queues(engine, flow, [&](Shard& shard, const Backlog::DomainCounts& counts) {
+    auto deferred = count_deferred(engine, flow);
+    visit_queues(engine, flow, [&](Shard& shard, Backlog::DomainCounts counts) {
+        if (flow != Backlog::Flow{}) counts.deferred = deferred[shard.number()].counted[counts.domain];
         const bool empty = counts.ready + counts.deferred + counts.held == 0;
         if (!empty && selected(shard, selection, of.get(), counts)) longest.add(counts);
     });
-    json answer = {{"holds", json::array()}, {"domains", json::array()}, {"sums", longest.sums()}};
+    json answer = {{"holds", json::array()}, {"domains", json::array()}, {"sums", longest.sums()},
+                   {"partly", std::ranges::any_of(deferred, &Backlog::DeferredCount::partly)}};
     for (const Hold& hold : engine.control().holds())
         if (!selection || (hold.scope == selection->scope && hold.name == selection->name))
             answer["holds"].push_back(hold_json(hold));

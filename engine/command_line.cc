@@ -32,6 +32,8 @@ std::optional<Config> load_to_ask(const std::string& given) {
     return std::move(loaded.config);
 }
 
+std::string not_empty(const std::string& value) { return value.empty() ? "is empty" : ""; }
+
 std::string local_time(int64_t seconds) {
     const std::time_t time = seconds;
     std::tm parts{};

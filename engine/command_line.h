@@ -18,6 +18,9 @@ std::optional<Config> load_or_explain(const std::string& given);
 // operator whose shaping file is broken must still get answers.
 std::optional<Config> load_to_ask(const std::string& given);
 
+// For CLI11's check(): the value of an unset shell variable must not mean "everything" or "for ever".
+std::string not_empty(const std::string& value);
+
 // "2026-11-26 05:03:11 +0000", of seconds since 1970.
 std::string local_time(int64_t seconds);
 

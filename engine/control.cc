@@ -74,7 +74,11 @@ Result<Selection> selection_of(std::string_view scope, std::string_view name) {
     return selection;
 }
 
-Result<std::string> shape_name_of(std::string_view name) {
+Result<std::string> shape_name_of(const ShapingBook& book, std::string_view name) {
+    constexpr std::string_view kProvider = "provider.";
+    // The shell takes the quotes of provider."google" away.
+    if (name.starts_with(kProvider) && book.names_provider(name.substr(kProvider.size())))
+        return fmt::format("provider.\"{}\"", name.substr(kProvider.size()));
     if (name == "default" || (name.starts_with("provider.\"") && name.ends_with('"'))) {
         if (auto good = check_label(name); !good) return std::unexpected(good.error());
         return std::string(name);

@@ -68,7 +68,7 @@ class Control {
 
 // A name as the queue knows it: domains as A-labels in lower case, hosts in lower case; labels as they are.
 // A domain as the shaping knows it, or default, or provider."name".
-Result<std::string> shape_name_of(std::string_view name);
+Result<std::string> shape_name_of(const ShapingBook& book, std::string_view name);
 Result<Selection> selection_of(std::string_view scope, std::string_view name);
 
 }  // namespace postrider

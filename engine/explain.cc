@@ -205,6 +205,31 @@ std::string explain_text(const json& answer) {
 
 namespace {
 
+// Every suspension that holds mail of the queue; a campaign's or tenant's when some of its mail is held here.
+void add_suspensions(Engine& engine, const std::string& domain, const std::string& site, const std::vector<Backlog::Flow>& held,
+                     json& answer) {
+    SharedState& shared = engine.shared();
+    std::shared_ptr<const SiteView> view;
+    if (Site* found = site.empty() ? nullptr : shared.sites.find(site); found && found->route())
+        view = found->view(read_mono_clock());
+    const auto concerns = [&](const Hold& hold) {
+        switch (hold.scope) {
+            case HoldScope::domain: return hold.name == domain;
+            case HoldScope::site: return hold.name == site;
+            case HoldScope::provider:
+                return view && std::ranges::any_of(view->paths.front().shaping.providers,
+                                                   [&](const ProviderShaping& provider) { return provider.name == hold.name; });
+            case HoldScope::campaign:
+                return std::ranges::any_of(held, [&](auto flow) { return shared.labels.name(flow.campaign) == hold.name; });
+            case HoldScope::tenant:
+                return std::ranges::any_of(held, [&](auto flow) { return shared.labels.name(flow.tenant) == hold.name; });
+        }
+        return false;
+    };
+    for (const Hold& hold : engine.control().holds())
+        if (hold.suspended && concerns(hold)) answer["suspensions"].push_back(hold_json(hold));
+}
+
 // Of a queue: the domain's mail from one pool.
 json why_queue(Engine& engine, const std::string& domain, DomainId id) {
     SharedState& shared = engine.shared();
@@ -215,6 +240,7 @@ json why_queue(Engine& engine, const std::string& domain, DomainId id) {
     std::string site;
     int64_t last_s = 0;
     uint64_t connections = 0, connecting = 0;
+    std::vector<Backlog::Flow> held;
     engine.on_each_shard([&](Shard& shard) {
         std::scoped_lock lock(mutex);
         if (const auto* reply = shard.last_reply(id); reply && reply->at_s > last_s) {
@@ -227,13 +253,11 @@ json why_queue(Engine& engine, const std::string& domain, DomainId id) {
         if (counts->parked_until_s) answer.update({{"parked_until", counts->parked_until_s}, {"why", counts->why}});
         if (const int64_t due_s = shard.backlog().next_due_s(id)) answer["next_due"] = due_s;
         if (counts->site) site = shared.sites.at(counts->site).name();
+        held = shard.backlog().held_flows(id);
     });
-    for (const Hold& hold : engine.control().holds())
-        if (hold.suspended && hold.scope == HoldScope::domain && hold.name == domain) answer["suspension"] = hold_json(hold);
+    add_suspensions(engine, domain, site, held, answer);
     if (site.empty()) return answer;
     answer["site"] = site;
-    for (const Hold& hold : engine.control().holds())
-        if (hold.suspended && hold.scope == HoldScope::site && hold.name == site) answer["suspension"] = hold_json(hold);
     engine.on_each_shard([&](Shard& shard) {
         std::scoped_lock lock(mutex);
         shard.dispatcher().for_each_worker([&](const SiteWorker& worker) {
@@ -268,12 +292,13 @@ json why_campaign(Engine& engine, const std::string& campaign) {
     json answer = {{"campaign", campaign}, {"domains", json::array()}};
     json queue = queue_json(engine, &selection, kDomainsOfACampaign);
     answer["sums"] = queue["sums"];
+    answer["partly"] = queue["partly"];
     for (const auto& hold : queue["holds"]) answer[hold["suspended"].get<bool>() ? "suspension" : "cancel"] = hold;
     for (const auto& line : queue["domains"]) {
         const auto domain = line["domain"].get<std::string>();
         if (std::ranges::any_of(answer["domains"], [&](const json& each) { return each["domain"] == domain; })) continue;  // another pool's
         json why = why_domain(engine, domain);
-        why["of_campaign"] = {{"ready", line["ready"]}, {"suspended", line["suspended"]}};
+        why["of_campaign"] = {{"ready", line["ready"]}, {"deferred", line["deferred"]}, {"suspended", line["suspended"]}};
         answer["domains"].push_back(std::move(why));
     }
     return answer;
@@ -339,7 +364,8 @@ std::string queue_text(const json& answer) {
     if (answer.contains("site"))
         text += fmt::format("  site        {}, {} connections\n", answer["site"].get<std::string>(),
                             answer["connections"].get<uint64_t>());
-    if (answer.contains("suspension")) text += "  held        " + suspension_text(answer["suspension"]) + "\n";
+    if (answer.contains("suspensions"))
+        for (const auto& hold : answer["suspensions"]) text += "  held        " + suspension_text(hold) + "\n";
     if (answer.contains("parked_until"))
         text += fmt::format("  parked      until {}: {}\n", local_time(answer["parked_until"].get<int64_t>()),
                             answer["why"].get<std::string>());
@@ -392,9 +418,10 @@ std::string why_text(const json& answer) {
     if (answer.contains("id")) return message_text(answer);
     if (!answer.contains("campaign")) return domain_text(answer);
     const auto& sums = answer["sums"];
-    std::string text = fmt::format("campaign {}: {} ready, {} suspended, in {} domains\n", answer["campaign"].get<std::string>(),
-                                   sums["ready"].get<uint64_t>(), sums["suspended"].get<uint64_t>(),
-                                   sums["domains"].get<uint64_t>());
+    std::string text = fmt::format("campaign {}: {} ready, {}{} deferred, {} suspended, in {} domains\n",
+                                   answer["campaign"].get<std::string>(), sums["ready"].get<uint64_t>(),
+                                   answer["partly"].get<bool>() ? "at least " : "", sums["deferred"].get<uint64_t>(),
+                                   sums["suspended"].get<uint64_t>(), sums["domains"].get<uint64_t>());
     if (answer.contains("suspension")) text += "  held        " + suspension_text(answer["suspension"]) + "\n";
     for (const auto& domain : answer["domains"]) text += domain_text(domain);
     return text;

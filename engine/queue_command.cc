@@ -56,6 +56,7 @@ void print_list(const json& answer) {
     }
     fmt::print("{:>12} {:>12} {:>12}  of {} queues\n", sums["ready"].get<uint64_t>(), sums["deferred"].get<uint64_t>(),
                sums["suspended"].get<uint64_t>(), sums["domains"].get<uint64_t>());
+    if (answer["partly"].get<bool>()) fmt::print("too many retries fall due at once to be looked through: more is deferred\n");
 }
 
 int tell_error(const Error& error) {
@@ -131,9 +132,9 @@ int run_queue(int argc, char** argv) {
                           "x-campaign", "x-tenant"};
     auto* selection = app.add_option_group("selection", "Of what; one of them");
     for (size_t i = 0; i < options.names.size(); ++i)
-        selection->add_option("--" + std::string(kHoldScopes[i]), options.names[i], what[i]);
+        selection->add_option("--" + std::string(kHoldScopes[i]), options.names[i], what[i])->check(not_empty);
     selection->require_option(0, 1);
-    app.add_option("--for", options.for_text, "suspend: until this time has passed, such as 2h");
+    app.add_option("--for", options.for_text, "suspend: until this time has passed, such as 2h")->check(not_empty);
     app.add_option("--reason", options.reason, "Why; kept, and told in the log");
     app.add_option("--limit", options.limit, "list: so many domains, those with the most mail")->check(CLI::Range(1, 10'000));
     app.add_flag("--json", options.as_json, "The answer as JSON");

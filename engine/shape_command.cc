@@ -89,14 +89,16 @@ int run_shape(int argc, char** argv) {
                "  postrider shape show\n"
                "  postrider shape set example.com max_message_rate=100/min --for 2h --reason \"they complain\"\n"
                "  postrider shape set default connection_limit=10\n"
-               "  postrider shape set 'provider.\"google\"' provider_connection_limit=50\n"
+               "  postrider shape set provider.google provider_connection_limit=50\n"
                "  postrider shape unset example.com max_message_rate\n\n"
-               "A change is in force at once, is kept over a restart, and speaks for all domains with the same mail servers.");
+               "A change is in force at once and is kept over a restart. For a domain it wins over the files and speaks for all domains with\n"
+               "the same mail servers; for default or a provider it takes the place of what the files say in that block: narrower\n"
+               "blocks still win.");
     ShapeOptions options;
     app.add_option("action", options.action, "show, set or unset")->required()->check(CLI::IsMember({"show", "set", "unset"}));
-    app.add_option("domain", options.domain, "A recipient domain, or default, or provider.\"name\"");
+    app.add_option("domain", options.domain, "A recipient domain, or default, or provider.NAME")->check(not_empty);
     app.add_option("settings", options.settings, "set: key=value...; unset: key..., none: all of the domain");
-    app.add_option("--for", options.for_text, "set: until this time has passed, such as 2h");
+    app.add_option("--for", options.for_text, "set: until this time has passed, such as 2h")->check(not_empty);
     app.add_option("--reason", options.reason, "Why; kept, and told in the log");
     app.add_flag("--json", options.as_json, "The answer as JSON");
     app.add_option("--config", options.config, "Configuration; default ./postrider.toml, then /etc/postrider/postrider.toml");

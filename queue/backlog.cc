@@ -340,15 +340,19 @@ void Backlog::for_each_domain(const std::function<void(const DomainCounts&)>& vi
 
 void Backlog::count_flows(const Domain& home, const Flow& of, DomainCounts& counts) const {
     counts.ready = counts.deferred = counts.held = 0;
-    const auto wanted = [&](const Flow& flow) {
-        return (!of.campaign || flow.campaign == of.campaign) && (!of.tenant || flow.tenant == of.tenant);
-    };
     for (const auto& klass : home.classes)
         for (const auto& [flow, chain] : klass.flows)
-            if (wanted(flow)) counts.ready += chain.count;
+            if (flow.among(of)) counts.ready += chain.count;
     for (auto entry = held_.lower_bound({home.id, Priority::normal, {}});
          entry != held_.end() && entry->first.domain == home.id; ++entry)
-        if (wanted(entry->first.flow)) counts.held += entry->second.count;
+        if (entry->first.flow.among(of)) counts.held += entry->second.count;
+}
+
+std::vector<Backlog::Flow> Backlog::held_flows(DomainId domain) const {
+    std::vector<Flow> flows;
+    for (auto entry = held_.lower_bound({domain, Priority::normal, {}}); entry != held_.end() && entry->first.domain == domain; ++entry)
+        flows.push_back(entry->first.flow);
+    return flows;
 }
 
 bool Backlog::visit_domains(size_t& cursor, size_t most, const Flow& of,
@@ -357,7 +361,7 @@ bool Backlog::visit_domains(size_t& cursor, size_t most, const Flow& of,
         for (auto entry = domains_.begin(cursor); entry != domains_.end(cursor); ++entry, ++visited) {
             DomainCounts counts = counts_of(*entry->second);
             if (of != Flow{}) count_flows(*entry->second, of, counts);
-            if (of == Flow{} || counts.ready + counts.held > 0) visit(counts);
+            visit(counts);
         }
     }
     return cursor < domains_.bucket_count();

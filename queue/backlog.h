@@ -74,6 +74,10 @@ class Backlog final : private Timer {
     struct Flow {
         LabelId campaign = 0, tenant = 0;
         auto operator<=>(const Flow&) const = default;
+        // Among what `of` names: a label that is not named is any.
+        bool among(const Flow& of) const {
+            return (!of.campaign || campaign == of.campaign) && (!of.tenant || tenant == of.tenant);
+        }
     };
 
     Backlog(Reactor& reactor, RecordArena& arena, FileTable& file_table, const RetrySchedule& schedule,
@@ -108,9 +112,13 @@ class Backlog final : private Timer {
     void for_each_domain(const std::function<void(const DomainCounts&)>& visit) const;
     // The same a slice at a time: about `most` domains from `cursor` on (0 at first); false at the end. Domains that come
     // or go between two calls may be told twice or not at all. `of`: only what is ready or held of the flows of this
-    // campaign, or tenant; what of a flow is deferred or in the window is not known without a look at each record.
+    // campaign, or tenant. What of them is in a window is about to be sent, and not told; what is deferred tells
+    // count_deferred().
     bool visit_domains(size_t& cursor, size_t most, const Flow& of,
                        const std::function<void(const DomainCounts&)>& visit) const;
+    // Deferred records of the flow in each domain, by a look at each record, in slices as search(); false at the end.
+    struct DeferredCount;
+    bool count_deferred(DeferredCount& count) const;
     // What waits here of one message: deferred, suspended, ready or in a parked domain, but for what is in windows. A slice at
     // a time from a fresh `search` on; false at the end. What moves meanwhile may be told twice or not at all.
     enum class Resting : uint8_t { ready, deferred, suspended, parked };
@@ -119,6 +127,8 @@ class Backlog final : private Timer {
     bool search(Search& search, const Visit& visit);
     // Of one domain; empty when nothing of it is here.
     std::optional<DomainCounts> domain_counts(DomainId domain) const;
+    // Of what is suspended in the domain.
+    std::vector<Flow> held_flows(DomainId domain) const;
     // When the first deferred record of the domain is due; 0: none is, or it is not among the first few thousand that are.
     int64_t next_due_s(DomainId domain);
 
@@ -226,6 +236,13 @@ class Backlog final : private Timer {
     RecordChain suspects_;                 // of no domain for now: ready ones to be judged,
     RecordChain deferred_suspects_;        // and deferred ones, which their domains count still
     Walk walk_;
+};
+
+struct Backlog::DeferredCount {
+    Flow of;
+    std::unordered_map<DomainId, uint64_t> counted;
+    int64_t due_cursor_s = 0;  // of the buckets
+    bool partly = false;       // a chain was too long to be looked through
 };
 
 struct Backlog::Search {

@@ -1,5 +1,5 @@
-// What of one message waits in a backlog: for `postrider why ID`, a slice at a time. No index leads from a message to its
-// records, because nothing else asks for one: every record is looked at, the deferred ones first.
+// What of one message waits in a backlog, and how much of a campaign is deferred: for `postrider why`, a slice at a time. No
+// index leads there, because nothing else asks for one: every record is looked at, the deferred ones first.
 #include "queue/backlog.h"
 #include "queue/message_reader.h"
 
@@ -20,6 +20,23 @@ void Backlog::look_through(Search& search, const RecordChain& chain, Resting how
             visit(record, how);
     }
     search.partly |= chain.count > kLookedAtOfAChain;
+}
+
+bool Backlog::count_deferred(DeferredCount& count) const {
+    size_t looked_at = 0;
+    auto bucket = buckets_.lower_bound(count.due_cursor_s);
+    for (; bucket != buckets_.end() && looked_at < kLookedAt; ++bucket) {
+        const RecordChain& chain = bucket->second;
+        size_t left = kLookedAtOfAChain;
+        for (RecordId id = chain.head; id && left > 0; id = arena_[id].link, --left, ++looked_at) {
+            const Record& record = arena_[id];
+            if (Flow{record.campaign, record.tenant}.among(count.of)) ++count.counted[record.domain];
+        }
+        count.partly |= chain.count > kLookedAtOfAChain;
+    }
+    if (bucket == buckets_.end()) return false;
+    count.due_cursor_s = bucket->first;
+    return true;
 }
 
 bool Backlog::search(Search& search, const Visit& visit) {

@@ -40,6 +40,7 @@ struct SendOptions {
                                                                   {"x-priority", {}},
                                                                   {"x-pool", {}},
                                                                   {"x-not-before", {}}}};
+    ContentRules rules;  // the engine's, where its configuration is found
     bool sender_given = false, from_header = false, ignore_dots = false, json = false;
 };
 
@@ -102,20 +103,20 @@ Result<void> check_options(SendOptions& options) {
 }
 
 Result<void> find_spool(SendOptions& options) {
-    if (!options.spool.empty()) return {};
     std::string file = options.config;
-    if (file.empty()) {
+    if (file.empty() && options.spool.empty()) {
         for (const char* path : {"./postrider.toml", "/etc/postrider/postrider.toml"}) {
             if (!file.empty() || access(path, F_OK) != 0) continue;
             file = path;
         }
     }
-    if (file.empty()) return fail("no spool: give --spool DIR or --config FILE");
+    if (file.empty()) return options.spool.empty() ? fail("no spool: give --spool DIR or --config FILE") : Result<void>();
     LoadedConfig loaded = load_config(file);
     for (const ConfigProblem& problem : loaded.problems) {
         if (problem.severity == Severity::error) return fail(problem.to_string());
     }
-    options.spool = loaded.config.server.spool;
+    if (options.spool.empty()) options.spool = loaded.config.server.spool;
+    options.rules.long_lines_send = loaded.config.content.long_lines == LongLines::send;
     return {};
 }
 
@@ -156,7 +157,7 @@ class Rehearsal : public SpoolHandler {
 class Sending {
   public:
     Sending(const SendOptions& options, int from)
-        : options_(options), from_(from), parser_(rehearsal_, {}) {}
+        : options_(options), from_(from), parser_(rehearsal_, options.rules) {}
 
     Result<void> run(const std::string& name);
     uint64_t recipients() const { return rehearsal_.recipients; }

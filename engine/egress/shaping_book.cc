@@ -31,6 +31,11 @@ std::string command_of(const ShapingOverride& set) {
 ShapingBook::ShapingBook(ShapingRules rules)
     : from_files_(std::move(rules)), rules_(from_files_), sites_known_(from_files_.rollup_domains().empty()) {}
 
+bool ShapingBook::names_provider(std::string_view name) const {
+    const std::scoped_lock lock(mutex_);
+    return std::ranges::any_of(from_files_.providers(), [&](const ShapingBlock& block) { return block.name == name; });
+}
+
 Result<void> ShapingBook::set(ShapingOverride override) {
     const ShapingKey* key = find_shaping_key(override.key);
     if (!key) return fail(override.key + ": no such key; see docs/configuration.md");
@@ -39,12 +44,11 @@ Result<void> ShapingBook::set(ShapingOverride override) {
     if (key->place == KeyPlace::provider && provider.empty())
         return fail(fmt::format("{}: counts for a provider, so it is set as `shape set provider.\"name\" {}=...`",
                                 override.key, override.key));
+    if (!provider.empty() && !names_provider(provider))
+        return fail(fmt::format("provider \"{}\": no block in the shaping files names it", provider));
     auto value = parse_shaping_value(*key, override.value);
     if (!value) return fail(override.key + ": " + value.error().text);
     std::scoped_lock lock(mutex_);
-    if (!provider.empty() && std::ranges::find(from_files_.providers(), provider, &ShapingBlock::name) ==
-                                 from_files_.providers().end())
-        return fail(fmt::format("provider \"{}\": no block in the shaping files names it", provider));
     const auto same = [&](const Entry& entry) {
         return entry.given.domain == override.domain && entry.given.key == override.key;
     };

@@ -72,6 +72,8 @@ class ShapingBook {
     // The domain itself, not only its mail servers, matters to effective(): it has a block, an override, or a provider that
     // matches by DomainSuffix.
     bool speaks_for_site(std::string_view domain) const;
+    // A block of the shaping files names the provider.
+    bool names_provider(std::string_view name) const;
     // Domains whose site must be known for the limits to hold at it: with a block that rolls up, or an override.
     std::vector<std::string> rollup_domains() const;
     // Where the domain's mail servers are now. Answers a warning, once, when another block is bound to the site already.
