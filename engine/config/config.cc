@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <netdb.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 
 #include "engine/config/toml_reader.h"
 #include "engine/core/limits.h"
+#include "engine/core/socket_address.h"
 
 namespace postrider {
 namespace {
@@ -50,6 +52,31 @@ bool is_endpoint(std::string_view text, bool port_needed) {
     const auto colon = text.find(':');
     return colon != std::string_view::npos && is_ip_address(text.substr(0, colon)) &&
            is_port(text.substr(colon + 1));
+}
+
+// Of an endpoint: the rule of the admin server, which has no authentication.
+bool is_on_loopback(std::string_view endpoint) {
+    return endpoint.starts_with("127.") || endpoint.starts_with("[::1]:");
+}
+
+std::vector<AddressBlock> blocks_of(std::initializer_list<const char*> texts) {
+    std::vector<AddressBlock> blocks;
+    for (const char* text : texts) blocks.push_back(*AddressBlock::parse(text));
+    return blocks;
+}
+
+// An address that one machine may have: not unspecified, broadcast or multicast.
+bool is_unicast(std::string_view text) {
+    static const auto kOthers = blocks_of({"0.0.0.0", "255.255.255.255", "224.0.0.0/4", "::", "ff00::/8"});
+    const auto address = SocketAddress::parse(text, 0);
+    return address && !any_contains(kOthers, address->octets());
+}
+
+// Sources and pools are named by x-pool, whose rule this is: check_label of queue/formats/envelope_fields.h.
+bool is_label(std::string_view name) {
+    return name.size() <= limits::kLabelValue && std::ranges::none_of(name, [](char c) {
+               return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
+           });
 }
 
 class ConfigLoader {
@@ -95,15 +122,27 @@ class ConfigLoader {
         reader.finish();
     }
 
+    // Of a key's value; of an absent key the file as a whole.
+    static Place place_of_key(TableReader& reader, std::string_view name) {
+        const toml::node* node = reader.find(name);
+        return node != nullptr ? place_of(node->source()) : Place{};
+    }
+
     void check_hostname(TableReader& reader, std::string& hostname) {
         const std::string before = hostname;
         reader.string("hostname", hostname);
         if (hostname == before || is_ehlo_name(hostname)) return;
-        problems_.error(place_of(reader.find("hostname")->source()),
-                        reader.path_to("hostname") + ": \"" + hostname +
-                            "\" is no full host name, "
-                            "allowed: a name with a domain, such as \"mail.example.com\"");
+        problems_.error(place_of_key(reader, "hostname"),
+                        fmt::format("{}: \"{}\" is no full host name, allowed: a name with a domain, such as "
+                                    "\"mail.example.com\", or an address literal such as \"[192.0.2.1]\"",
+                                    reader.path_to("hostname"), hostname));
         hostname = before;
+    }
+
+    void no_label(TableReader& reader) {
+        problems_.error(place_of_key(reader, "name"),
+                        fmt::format("{}: has a control character or over {} octets, so no x-pool can name it, allowed: a "
+                                    "name such as \"ip-1\"", reader.path_to("name"), limits::kLabelValue));
     }
 
     void read_server(TableReader& root) {
@@ -115,6 +154,7 @@ class ConfigLoader {
             reader.string("log", server.log);
             server.spool = resolved(server.spool);
             server.log = resolved(server.log);
+            check_log(reader);
             reader.integer("shards", server.shards, 0, limits::kShards);
             reader.duration("shutdown_timeout", server.shutdown_timeout_ms, 0, kDayMs);
             read_admin(reader);
@@ -132,19 +172,49 @@ class ConfigLoader {
                                 "the DNS, such as \"mail.example.com\"");
     }
 
+    // What lies in the spool's own folders would be taken for mail or for a journal.
+    void check_log(TableReader& reader) {
+        const std::filesystem::path log = config_.server.log;
+        const auto inside = log.lexically_relative(config_.server.spool);
+        const Place at = place_of_key(reader, "log");
+        std::error_code ignored;
+        if (!log.has_filename() || inside == "." || std::filesystem::is_directory(log, ignored)) {
+            problems_.error(at, "server.log: \"" + log.string() + "\" is a folder, allowed: the path of a file");
+            return;
+        }
+        for (const char* folder : {"new", "active", "bad", "journal"}) {
+            if (inside.begin() == inside.end() || *inside.begin() != folder) continue;
+            problems_.error(at, fmt::format("server.log: lies in the spool's {}/, allowed: a place outside new, active, "
+                                            "bad and journal", folder));
+        }
+    }
+
     void read_admin(TableReader& reader) {
         std::string& admin = config_.server.admin;
         reader.string("admin", admin);
-        if (admin.empty()) admin = config_.server.spool + "/admin.sock";
-        if (is_endpoint(admin, true)) return;
-        if (admin.find('/') != std::string::npos) {
-            admin = resolved(admin);
+        const bool given = !admin.empty();
+        if (!given) admin = config_.server.spool + "/admin.sock";
+        const Place at = place_of_key(reader, given ? "admin" : "spool");
+        if (is_endpoint(admin, true)) {
+            if (is_on_loopback(admin)) return;
+            problems_.error(at, "server.admin: \"" + admin +
+                                    "\" is not on loopback, and there is no authentication, allowed: \"127.0.0.1:8025\", "
+                                    "\"[::1]:8025\", or the path of a Unix socket");
             return;
         }
-        problems_.error(place_of(reader.find("admin")->source()),
-                        "server.admin: \"" + admin +
-                            "\" is neither, allowed: an address with a "
-                            "port, such as \"127.0.0.1:8025\", or the path of a Unix socket");
+        if (admin.find('/') == std::string::npos) {
+            problems_.error(at, "server.admin: \"" + admin +
+                                    "\" is neither, allowed: an address with a "
+                                    "port, such as \"127.0.0.1:8025\", or the path of a Unix socket");
+            return;
+        }
+        admin = resolved(admin);
+        constexpr size_t kLongest = sizeof(sockaddr_un::sun_path) - 1;
+        if (admin.size() <= kLongest) return;
+        problems_.error(at, given ? fmt::format("server.admin: is a path of {} octets, allowed: {} for a Unix socket",
+                                                admin.size(), kLongest)
+                                  : fmt::format("server.spool: makes the path of the admin socket in it {} octets long, "
+                                                "allowed: {}, or a server.admin elsewhere", admin.size(), kLongest));
     }
 
     void read_small_tables(TableReader& root) {
@@ -202,21 +272,29 @@ class ConfigLoader {
             constexpr DurationMs kLeast = 1, kLongest = 365 * kDayMs;
             reader.duration("max_age", config_.retry.max_age_ms, kLeast, kLongest);
             const auto steps = reader.strings("retry_after");
-            if (!steps) return;
-            if (steps->empty()) {
-                problems_.error(place_of(reader.find("retry_after")->source()),
+            if (steps && steps->empty()) {
+                problems_.error(place_of_key(reader, "retry_after"),
                                 "retry.retry_after: is empty, allowed: at least one duration");
                 return;
             }
-            config_.retry.retry_after_ms.clear();
-            for (const auto& [text, at] : *steps) {
+            if (steps) config_.retry.retry_after_ms.clear();
+            for (const auto& [text, at] : steps.value_or(std::vector<TableReader::Item>{})) {
                 if (const auto step = bounded_duration(text, kLeast, kLongest)) {
                     config_.retry.retry_after_ms.push_back(*step);
                 } else {
                     problems_.error(at, "retry.retry_after: " + step.error().text);
                 }
             }
+            check_retry(place_of_key(reader, steps ? "retry_after" : "max_age"));
         });
+    }
+
+    void check_retry(Place at) {
+        const RetryConfig& retry = config_.retry;
+        if (retry.retry_after_ms.empty() || retry.retry_after_ms.front() < retry.max_age_ms) return;
+        problems_.warning(at, fmt::format("retry: the first retry_after, {}, is not under max_age, {}, so what fails once "
+                                          "expires and is not tried again", format_duration(retry.retry_after_ms.front()),
+                                          format_duration(retry.max_age_ms)));
     }
 
     template <class Read>
@@ -248,6 +326,11 @@ class ConfigLoader {
         reader.finish();
         if (reader.find("name") == nullptr) {
             problems_.error(at, "source.name: is missing, allowed: a name such as \"ip-1\"");
+        } else if (!is_label(source.name)) {
+            no_label(reader);
+        } else if (source.name == "unspecified") {
+            problems_.error(place_of_key(reader, "name"),
+                            "source.name: \"unspecified\" is the kernel's choice of an address; give the source another");
         } else if (source.name == "default") {
             problems_.error(at, "source.name: \"default\" is the pool of mail that names none; give the source another");
         } else if (!known_sources_.insert(source.name).second) {
@@ -261,6 +344,10 @@ class ConfigLoader {
             problems_.error(place_of(reader.find("address")->source()),
                             "source.address: \"" + source.address +
                                 "\" is no address, allowed: an IPv4 or IPv6 address");
+        } else if (!source.address.empty() && !is_unicast(source.address)) {
+            problems_.error(place_of_key(reader, "address"),
+                            "source.address: \"" + source.address +
+                                "\" is not one machine's, allowed: an address of this machine");
         }
         config_.sources.push_back(std::move(source));
     }
@@ -275,6 +362,8 @@ class ConfigLoader {
         reader.finish();
         if (reader.find("name") == nullptr) {
             problems_.error(at, "pool.name: is missing, allowed: a name such as \"newsletters\"");
+        } else if (!is_label(pool.name)) {
+            no_label(reader);
         } else if (known_sources_.contains(pool.name)) {
             problems_.error(at, "pool.name: \"" + pool.name + "\" is the name of a source, which is a pool of itself already; "
                                 "give the pool another");
@@ -341,12 +430,7 @@ class ConfigLoader {
 }  // namespace
 
 std::vector<AddressBlock> default_prohibited_hosts() {
-    std::vector<AddressBlock> blocks;
-    for (const char* text :
-         {"127.0.0.0/8", "::1/128", "0.0.0.0/8", "169.254.0.0/16", "fe80::/10", "224.0.0.0/4"}) {
-        blocks.push_back(*AddressBlock::parse(text));
-    }
-    return blocks;
+    return blocks_of({"127.0.0.0/8", "::1/128", "0.0.0.0/8", "169.254.0.0/16", "fe80::/10", "224.0.0.0/4"});
 }
 
 // RFC 5321 4.1.1.1 wants the client's full name; where it has none, an address literal.
@@ -373,7 +457,8 @@ bool is_ehlo_name(std::string_view name) {
             label.back() == '-') {
             return false;
         }
-        if (dot == name.size()) return true;
+        // The last label is never a number (RFC 1123 2.1): "192.0.2.1" is an address, not a name.
+        if (dot == name.size()) return !std::ranges::all_of(label, [](char c) { return c >= '0' && c <= '9'; });
         start = dot + 1;
     }
 }

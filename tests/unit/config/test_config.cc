@@ -141,7 +141,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{
             "[server]\nhostname = \"localhost\"",
             "postrider.toml:2:12: server.hostname: \"localhost\" is no full host name, allowed: "
-            "a name with a domain, such as \"mail.example.com\""},
+            "a name with a domain, such as \"mail.example.com\", or an address literal such as \"[192.0.2.1]\""},
         Refusal{"[server]\nhostname = 5",
                 "postrider.toml:2:12: server.hostname: is an integer, allowed: a string"},
         Refusal{"[server]\nspool = \"\"",
@@ -241,14 +241,83 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{
             "[[source]]\nname = \"a\"\naddress = \"192.0.2.1\"\nhostname = \"-x.example\"",
             "postrider.toml:4:12: source.hostname: \"-x.example\" is no full host name, allowed: "
-            "a name with a domain, such as \"mail.example.com\""},
+            "a name with a domain, such as \"mail.example.com\", or an address literal such as \"[192.0.2.1]\""},
         Refusal{
             "[[source]]\nname = \"a\"\naddress = \"192.0.2.1\"\n[[source]]\nname = \"a\"\n"
             "address = \"192.0.2.2\"",
             "postrider.toml:4:1: source.name: \"a\" is used twice, allowed: a name of its own for "
             "each source"},
+        Refusal{"[server]\nadmin = \"0.0.0.0:8025\"",
+                "postrider.toml:2:9: server.admin: \"0.0.0.0:8025\" is not on loopback, and there is no authentication, "
+                "allowed: \"127.0.0.1:8025\", \"[::1]:8025\", or the path of a Unix socket"},
+        Refusal{"[server]\nadmin = \"[2001:db8::1]:8025\"",
+                "postrider.toml:2:9: server.admin: \"[2001:db8::1]:8025\" is not on loopback, and there is no "
+                "authentication, allowed: \"127.0.0.1:8025\", \"[::1]:8025\", or the path of a Unix socket"},
+        Refusal{"[server]\nhostname = \"192.0.2.1\"",
+                "postrider.toml:2:12: server.hostname: \"192.0.2.1\" is no full host name, allowed: a name with a domain, "
+                "such as \"mail.example.com\", or an address literal such as \"[192.0.2.1]\""},
+        Refusal{"[server]\nspool = \"/s\"\nlog = \"/s/x/../new/log\"",
+                "postrider.toml:3:7: server.log: lies in the spool's new/, allowed: a place outside new, active, bad and "
+                "journal"},
+        Refusal{"[server]\nspool = \"/s/\"\nlog = \"/s/journal\"",
+                "postrider.toml:3:7: server.log: lies in the spool's journal/, allowed: a place outside new, active, bad and "
+                "journal"},
+        Refusal{"[server]\nspool = \"/s\"\nlog = \"/s\"",
+                "postrider.toml:3:7: server.log: \"/s\" is a folder, allowed: the path of a file"},
+        Refusal{"[server]\nlog = \"/tmp\"",
+                "postrider.toml:2:7: server.log: \"/tmp\" is a folder, allowed: the path of a file"},
+        Refusal{"[server]\nlog = \"/absent/\"",
+                "postrider.toml:2:7: server.log: \"/absent/\" is a folder, allowed: the path of a file"},
+        Refusal{"[[source]]\nname = \"a\"\naddress = \"192.0.2.1\"\nhostname = \"192.0.2.1\"",
+                "postrider.toml:4:12: source.hostname: \"192.0.2.1\" is no full host name, allowed: a name with a domain, "
+                "such as \"mail.example.com\", or an address literal such as \"[192.0.2.1]\""},
+        Refusal{"[[source]]\nname = \"unspecified\"\naddress = \"192.0.2.1\"",
+                "postrider.toml:2:8: source.name: \"unspecified\" is the kernel's choice of an address; give the source "
+                "another"},
+        Refusal{"[[source]]\nname = \"a\\tb\"\naddress = \"192.0.2.1\"",
+                "postrider.toml:2:8: source.name: has a control character or over 255 octets, so no x-pool can name it, "
+                "allowed: a name such as \"ip-1\""},
+        Refusal{"[[source]]\nname = \"q\"\naddress = \"192.0.2.1\"\n[[pool]]\nname = \"a\\u007f\"\n"
+                "sources = [\"q\"]",
+                "postrider.toml:5:8: pool.name: has a control character or over 255 octets, so no x-pool can name it, "
+                "allowed: a name such as \"ip-1\""},
         Refusal{"[shaping]\nfiles = [\"absent.toml\"]",
                 "absent.toml: cannot open it: No such file or directory"}));
+
+TEST_F(ConfigTest, ASourceIsAnAddressOfOneMachine) {
+    for (const std::string address : {"0.0.0.0", "::", "::ffff:0.0.0.0", "255.255.255.255", "224.0.0.1", "ff02::1"}) {
+        EXPECT_THAT(told(load("[[source]]\nname = \"a\"\naddress = \"" + address + "\"").problems),
+                    ElementsAre("postrider.toml:3:11: source.address: \"" + address +
+                                "\" is not one machine's, allowed: an address of this machine"));
+    }
+}
+
+TEST_F(ConfigTest, TheAdminSocketFitsIntoItsAddress) {
+    const auto with = [&](const std::string& key, size_t octets) {
+        const std::string path = "/" + std::string(octets - 1, 'a');
+        return told(load("[server]\n" + key + " = \"" + path + "\"").problems);
+    };
+    EXPECT_THAT(with("admin", 107), IsEmpty());
+    EXPECT_THAT(with("admin", 108), ElementsAre("postrider.toml:2:9: server.admin: is a path of 108 octets, allowed: 107 for "
+                                                "a Unix socket"));
+    const size_t name = std::string_view("/admin.sock").size();
+    EXPECT_THAT(with("spool", 107 - name), IsEmpty());
+    EXPECT_THAT(with("spool", 108 - name),
+                ElementsAre("postrider.toml:2:9: server.spool: makes the path of the admin socket in it 108 octets long, "
+                            "allowed: 107, or a server.admin elsewhere"));
+}
+
+TEST_F(ConfigTest, ARetryThatIsNeverMadeIsAWarning) {
+    const auto loaded = load("[retry]\nmax_age = \"10m\"\nretry_after = [\"10m\", \"1m\"]\n");
+    EXPECT_TRUE(loaded.ok());
+    EXPECT_THAT(told(loaded.problems),
+                ElementsAre("postrider.toml:3:15: warning: retry: the first retry_after, 10m, is not under max_age, 10m, so "
+                            "what fails once expires and is not tried again"));
+    EXPECT_THAT(told(load("[retry]\nmax_age = \"5m\"\n").problems),
+                ElementsAre("postrider.toml:2:11: warning: retry: the first retry_after, 10m, is not under max_age, 5m, so "
+                            "what fails once expires and is not tried again"));
+    EXPECT_THAT(told(load("[retry]\nmax_age = \"11m\"\n").problems), IsEmpty());
+}
 
 TEST_F(ConfigTest, AllProblemsAreToldAtOnce) {
     const auto loaded = load("[smtp]\nport = 0\nprt = 1\n[limits]\nconnections = -1\n");
@@ -312,7 +381,8 @@ TEST(EhloName, FullNamesAndLiterals) {
          {std::string("mail"), std::string(""), std::string("."), std::string("a..b"),
           std::string("a.b."), std::string("-a.b"), std::string("a-.b"), std::string("a b.c"),
           std::string("a.b\r\nX"), std::string("[a.b]"), std::string("[2001:db8::1]"),
-          std::string("[IPv6:192.0.2.1]"), std::string("b\xc3\xbc.example"), long_label,
+          std::string("[IPv6:192.0.2.1]"), std::string("192.0.2.1"), std::string("mail.1"),
+          std::string("b\xc3\xbc.example"), long_label,
           long_name + "com"}) {
         EXPECT_FALSE(is_ehlo_name(bad)) << bad;
     }

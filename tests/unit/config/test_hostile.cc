@@ -77,8 +77,8 @@ TEST_F(HostileTest, TheDeepestThatIsAllowedIsTakenApartSafely) {
 
 TEST_F(HostileTest, DotsInStringsAndCommentsAreNoNesting) {
     const std::string dots(1000, '.');
-    EXPECT_TRUE(load("# " + dots + "\n[server]\nspool = \"/" + dots + "\"  # " + dots +
-                     "\nlog = '''/" + dots + "'''\n")
+    EXPECT_TRUE(load("# " + dots + "\n[server]\nadmin = \"/a\"\nspool = \"/" + dots + "\"  # " + dots +
+                     "\nlog = '''/log" + dots + "'''\n")
                     .ok());
 }
 
