@@ -137,7 +137,7 @@ struct AutomationRule {
 
 struct ProviderMatch {
     enum class Kind : uint8_t { mx_suffix, domain_suffix, host_name } kind;
-    std::string name;  // lower case
+    std::string name;  // A-labels in lower case, no final dot
 };
 
 struct ShapingBlock {

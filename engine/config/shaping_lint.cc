@@ -41,18 +41,32 @@ class Lint {
         if (provider.matches.empty()) warn(provider.from, "has no match, so it never counts");
         for (const ShapingBlock& earlier : rules_.providers()) {
             if (&earlier == &provider) break;
-            for (const ProviderMatch& match : provider.matches) {
-                const bool same = std::ranges::any_of(earlier.matches, [&](const ProviderMatch& other) {
-                    return other.kind == match.kind && other.name == match.name;
-                });
-                if (same)
-                    warn(provider.from, fmt::format("matches \"{}\" as {} does; the limits of both bind", match.name,
-                                                    earlier.from.to_string()));
-            }
+            for (const ProviderMatch& match : provider.matches)
+                for (const ProviderMatch& other : earlier.matches) both_match(provider, match, earlier, other);
         }
         for (const ProviderMatch& match : provider.matches)
             if (match.kind == ProviderMatch::Kind::host_name && match.name.find('.') == std::string::npos)
                 warn(provider.from, fmt::format("HostName \"{}\" has no dot, so no mail server has that name", match.name));
+    }
+
+    // Whatever `narrow` matches, `wide` matches too.
+    static bool covers(const ProviderMatch& wide, const ProviderMatch& narrow) {
+        using enum ProviderMatch::Kind;
+        if (wide.kind == host_name) return narrow.kind == host_name && narrow.name == wide.name;
+        return (narrow.kind == domain_suffix) == (wide.kind == domain_suffix) && narrow.name.ends_with(wide.name);
+    }
+
+    void both_match(const ShapingBlock& provider, const ProviderMatch& match, const ShapingBlock& earlier,
+                    const ProviderMatch& other) {
+        const std::string there = earlier.from.to_string();
+        if (match.kind == other.kind && match.name == other.name)
+            warn(provider.from, fmt::format("matches \"{}\" as {} does; the limits of both bind", match.name, there));
+        else if (covers(other, match))
+            warn(provider.from, fmt::format("\"{}\" is covered by \"{}\" of {}; the limits of both bind", match.name,
+                                            other.name, there));
+        else if (covers(match, other))
+            warn(provider.from, fmt::format("\"{}\" covers \"{}\" of {}; the limits of both bind there, and of other values "
+                                            "those of this block", match.name, other.name, there));
     }
 
     void look_at_sources(const ShapingBlock& block) {
@@ -112,7 +126,24 @@ class Lint {
         return static_cast<double>(rate.count) / rate.period_s;
     }
 
+    // pipeline_depth is of BDAT, which only "message" sends.
+    void look_at_depth(const ShapingBlock& block, const ShapingSettings* source) {
+        if (!own(block, source, "pipeline_depth") && !own(block, source, "pipelining")) return;
+        const auto here = [&](std::string_view key) -> const ShapingSetting* {
+            const auto& settings = own(block, source, key) && source ? *source : block.settings;
+            const auto found = settings.find(key);
+            return found == settings.end() ? nullptr : &found->second;
+        };
+        const auto *depth = here("pipeline_depth"), *pipelining = here("pipelining");
+        if (!depth || !pipelining || std::get<uint64_t>(depth->value) <= 1) return;
+        const auto how = std::get<Pipelining>(pipelining->value);
+        if (how == Pipelining::message) return;
+        warn(depth->from, fmt::format("pipeline_depth needs pipelining = \"message\", which is \"{}\" ({}:{}), so it does "
+                                      "not count", to_string(how), pipelining->from.file, pipelining->from.line));
+    }
+
     void contradictions(const ShapingBlock& block, const ShapingSettings* source) {
+        look_at_depth(block, source);
         narrower(block, source, "provider_connection_limit", "connection_limit");
         narrower(block, source, "site_connection_limit", "connection_limit");
         narrower(block, source, "provider_max_message_rate", "max_message_rate");

@@ -9,6 +9,7 @@
 #include "engine/config/shaping_values.h"
 #include "engine/config/toml_reader.h"
 #include "engine/core/address.h"
+#include "engine/core/limits.h"
 
 namespace postrider {
 namespace {
@@ -37,6 +38,33 @@ std::vector<std::string_view> all_key_names(bool with_block_words) {
     }
     return names;
 }
+
+// A host's or a domain's name, or for a suffix the end of one, in the form that it is compared with: A-labels in lower
+// case, no final dot. A suffix may begin with a dot, or within a label. Empty for what no name is or ends in.
+std::string compared_name(std::string_view text, bool is_suffix) {
+    const std::string_view dot = is_suffix && text.starts_with('.') ? "." : "";
+    const auto name = domain_to_ascii(text.substr(dot.size()));
+    if (!name || name->size() > limits::kDomain) return {};
+    char before = '.';
+    for (const char c : *name) {
+        const bool in_label = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
+        if (!in_label && (c != '.' || before == '.')) return {};
+        before = c;
+    }
+    return before == '.' ? std::string() : std::string(dot) + *name;
+}
+
+struct MatchKind {
+    std::string_view name;
+    ProviderMatch::Kind kind;
+    std::string_view allowed;
+};
+
+constexpr MatchKind kMatchKinds[] = {
+    {"MXSuffix", ProviderMatch::Kind::mx_suffix, "the end of a host name, such as \".example.com\""},
+    {"DomainSuffix", ProviderMatch::Kind::domain_suffix, "the end of a domain, such as \".example\""},
+    {"HostName", ProviderMatch::Kind::host_name, "a host name, such as \"mx.example.com\""},
+};
 
 }  // namespace
 
@@ -87,13 +115,24 @@ class ShapingLoader {
 
     void load_domain(const toml::key& key, const std::string& written, const toml::table& table) {
         const std::string title = "[\"" + written + "\"]";
+        // What no address can have behind its @ would be a block that never counts.
+        if (!parse_mailbox("x@" + written)) {
+            problems_.error(place_of(key.source()),
+                            title + ": is no domain, allowed: a domain in quotes, such as [\"example.com\"]; a block for "
+                                    "many is [provider.\"name\"] with a match");
+            return;
+        }
         const auto name = domain_to_ascii(written);
         if (!name) {
             problems_.error(place_of(key.source()),
                             title + ": " + name.error().text + ", allowed: a domain in quotes");
             return;
         }
-        if (name->find('.') == std::string::npos) {
+        const auto [first, fresh_here] = of_this_file_.try_emplace(*name, origin(key, title));
+        if (!fresh_here)
+            problems_.warning(place_of(key.source()),
+                              title + ": is the domain of " + first->second.to_string() + ", so the two are one block");
+        if (name->find('.') == std::string::npos && !is_address_literal(*name)) {
             problems_.warning(place_of(key.source()),
                               title +
                                   ": is a domain of one label; a domain with a dot needs "
@@ -258,29 +297,21 @@ class ShapingLoader {
             }
             const auto kind = table->begin()->first.str();
             const auto* text = table->begin()->second.as_string();
-            const auto found = match_kind(kind);
-            if (!found || text == nullptr || text->get().empty()) {
+            const auto* const found = std::ranges::find(kMatchKinds, kind, &MatchKind::name);
+            if (found == std::end(kMatchKinds) || text == nullptr || text->get().empty()) {
                 problems_.error(place_of(element.source()),
                                 fmt::format("{}: \"{}\" is no rule with a text, allowed: {}", path,
                                             kind, kAllowed));
                 continue;
             }
-            block.matches.push_back({*found, lower_case(text->get())});
+            std::string name = compared_name(text->get(), found->kind != ProviderMatch::Kind::host_name);
+            if (name.empty()) {
+                problems_.error(place_of(text->source()), fmt::format("{}: {} \"{}\" can match nothing, allowed: {}", path,
+                                                                      kind, text->get(), found->allowed));
+                continue;
+            }
+            block.matches.push_back({found->kind, std::move(name)});
         }
-    }
-
-    static std::optional<ProviderMatch::Kind> match_kind(std::string_view name) {
-        if (name == "MXSuffix") return ProviderMatch::Kind::mx_suffix;
-        if (name == "DomainSuffix") return ProviderMatch::Kind::domain_suffix;
-        if (name == "HostName") return ProviderMatch::Kind::host_name;
-        return std::nullopt;
-    }
-
-    static std::string lower_case(std::string text) {
-        for (char& c : text) {
-            if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-        }
-        return text;
     }
 
     void load_automation(const toml::node& node, ShapingBlock& block, const std::string& title) {
@@ -303,6 +334,7 @@ class ShapingLoader {
 
     ShapingRules& rules_;
     ProblemList& problems_;
+    std::map<std::string, Origin> of_this_file_;  // its domain blocks
 };
 
 void load_shaping_file(const std::string& path, ShapingRules& rules,

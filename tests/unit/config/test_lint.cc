@@ -49,6 +49,27 @@ TEST_F(LintTest, TwoProvidersForTheSame) {
                 ElementsAre(AllOf(HasSubstr(":3:"), HasSubstr("limits of both bind"))));
 }
 
+TEST_F(LintTest, AProviderInsideAnother) {
+    const std::string narrow = "[provider.\"narrow\"]\nmatch = [{MXSuffix = \".l.p.test\"}, {HostName = \"mx.p.test\"}]\n";
+    const std::string wide = "[provider.\"wide\"]\nmatch = [{MXSuffix = \".p.test\"}]\n";
+    EXPECT_THAT(lint(wide + narrow),
+                ElementsAre(AllOf(HasSubstr(":3:"), HasSubstr("\".l.p.test\" is covered by \".p.test\" of "), HasSubstr(":1 ")),
+                            AllOf(HasSubstr(":3:"), HasSubstr("\"mx.p.test\" is covered by \".p.test\" of "))));
+    EXPECT_THAT(lint(narrow + wide), ElementsAre(AllOf(HasSubstr(":3:"), HasSubstr("\".p.test\" covers \".l.p.test\" of ")),
+                                                 AllOf(HasSubstr(":3:"), HasSubstr("\".p.test\" covers \"mx.p.test\" of "))));
+    EXPECT_THAT(lint("[provider.\"a\"]\nmatch = [{DomainSuffix = \".p.test\"}, {HostName = \"p.test\"}]\n" + wide), IsEmpty());
+}
+
+TEST_F(LintTest, ADepthThatNoPipeliningUses) {
+    EXPECT_THAT(lint("[\"default\"]\npipelining = \"group\"\npipeline_depth = 1\n"
+                     "[\"a.test\"]\npipelining = \"group\"\npipeline_depth = 4\n[\"a.test\".sources.\"ip-1\"]\n"
+                     "pipelining = \"none\"\n[\"a.test\".sources.\"ip-2\"]\npipelining = \"message\"\n", {"ip-1", "ip-2", "ip-3"}),
+                ElementsAre(AllOf(HasSubstr(":6:"), HasSubstr("pipeline_depth needs pipelining = \"message\""),
+                                  HasSubstr("\"group\""), HasSubstr(":5)")),
+                            AllOf(HasSubstr(":6:"), HasSubstr("\"none\""), HasSubstr(":8)"))));
+    EXPECT_THAT(lint("[\"a.test\"]\npipelining = \"message\"\npipeline_depth = 4\n"), IsEmpty());
+}
+
 TEST_F(LintTest, ASourceThatIsNotConfigured) {
     EXPECT_THAT(lint("[\"a.test\"]\n[\"a.test\".sources.\"ip-9\"]\nconnection_limit = 5\n", {"ip-1"}),
                 ElementsAre(AllOf(HasSubstr(":3:"), HasSubstr("no [[source]] is named \"ip-9\""))));

@@ -174,7 +174,7 @@ TEST_F(ShapingTest, DomainSuffixNeedsNoMx) {
 TEST_F(ShapingTest, LaterFilesWinKeyByKey) {
     const auto loaded =
         shape({"[\"A.Example.\"]\nconnection_limit = 1\nrset_timeout = \"1s\"\n"
-               "[\"a.example\".sources.\"x\"]\nconnection_limit = 9\n",
+               "[\"A.Example.\".sources.\"x\"]\nconnection_limit = 9\n",
                "[\"a.example\"]\nconnection_limit = 2\n"});
     EXPECT_THAT(told(loaded.problems), IsEmpty());
     const auto shaping = loaded.rules.effective("a.example", "s", {}, "");
