@@ -8,7 +8,9 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <initializer_list>
 #include <memory>
+#include <set>
 
 #include "engine/config/toml_reader.h"
 #include "engine/core/limits.h"
@@ -104,7 +106,6 @@ class ConfigLoader {
         read_blocks(root, "pool", [&](const toml::table& table) { read_pool(table); });
         read_shaping(root);
         root.finish();
-        check_source_names();
     }
 
   private:
@@ -328,7 +329,7 @@ class ConfigLoader {
             problems_.error(at, "source.name: is missing, allowed: a name such as \"ip-1\"");
         } else if (!is_label(source.name)) {
             no_label(reader);
-        } else if (source.name == "unspecified") {
+        } else if (source.name == kUnspecifiedSource) {
             problems_.error(place_of_key(reader, "name"),
                             "source.name: \"unspecified\" is the kernel's choice of an address; give the source another");
         } else if (source.name == "default") {
@@ -409,14 +410,6 @@ class ConfigLoader {
                 load_shaping_file(config_.shaping_files.back(), config_.shaping, out_.problems);
             }
         });
-    }
-
-    void check_source_names() {
-        for (const auto& name : config_.shaping.source_names()) {
-            if (known_sources_.contains(name)) continue;
-            problems_.warning({}, "source: no [[source]] is named \"" + name +
-                                      "\", which a shaping file has limits for");
-        }
     }
 
     ProblemList problems_;

@@ -128,6 +128,7 @@ EffectiveShaping ShapingRules::effective(std::span<const std::string> domains,
                                          std::string_view site_name,
                                          std::span<const std::string> mx_hosts,
                                          std::string_view source_name) const {
+    if (source_name.empty()) source_name = kUnspecifiedSource;
     EffectiveShaping out;
     if (default_) {
         apply_settings(default_->settings, out);
@@ -207,17 +208,6 @@ void ShapingRules::override_provider(std::string_view name, std::string_view key
                                      const ShapingSetting& setting) {
     const auto it = provider_index_.find(name);
     if (it != provider_index_.end()) override_block(providers_[it->second], key, setting);
-}
-
-std::set<std::string> ShapingRules::source_names() const {
-    std::set<std::string> names;
-    const auto collect = [&](const ShapingBlock& block) {
-        for (const auto& [name, settings] : block.sources) names.insert(name);
-    };
-    if (default_) collect(*default_);
-    std::ranges::for_each(domains_, collect);
-    std::ranges::for_each(providers_, collect);
-    return names;
 }
 
 }  // namespace postrider

@@ -11,7 +11,6 @@
 #include <cstdint>
 #include <map>
 #include <optional>
-#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -152,10 +151,13 @@ struct ShapingBlock {
     std::string site;                    // domains only: set by set_site()
 };
 
+// What KumoMTA calls the kernel's choice of an address, in `sources` blocks too.
+inline constexpr std::string_view kUnspecifiedSource = "unspecified";
+
 class ShapingRules {
   public:
     // `domain` and `mx_hosts` as A-labels in lower case without final dot; `source_name` empty: the
-    // kernel's choice.
+    // kernel's choice, kUnspecifiedSource.
     EffectiveShaping effective(std::string_view domain, std::string_view site_name,
                                std::span<const std::string> mx_hosts,
                                std::string_view source_name) const;
@@ -183,9 +185,6 @@ class ShapingRules {
     // In place of the block's own value, and of its sources'.
     void override_default(std::string_view key, const ShapingSetting& setting);
     void override_provider(std::string_view name, std::string_view key, const ShapingSetting& setting);
-
-    // Names used in `sources` blocks.
-    std::set<std::string> source_names() const;
 
     const std::optional<ShapingBlock>& default_block() const { return default_; }
     const std::vector<ShapingBlock>& domains() const { return domains_; }

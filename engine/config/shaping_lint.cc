@@ -71,7 +71,8 @@ class Lint {
 
     void look_at_sources(const ShapingBlock& block) {
         for (const auto& [name, settings] : block.sources) {
-            if (std::ranges::find(sources_, name) != sources_.end() || name == "unspecified") continue;
+            if (std::ranges::find(sources_, name) != sources_.end()) continue;
+            if (name == kUnspecifiedSource && sources_.empty()) continue;
             const Origin& at = settings.empty() ? block.from : settings.begin()->second.from;
             warn(at, fmt::format("no [[source]] is named \"{}\", so this never counts", name));
         }

@@ -28,14 +28,29 @@ std::vector<std::pair<const toml::key*, const toml::node*>> in_file_order(
     return out;
 }
 
+// Keys of a block that are no values, and where they may stand.
+struct BlockWord {
+    std::string_view name, where;
+};
+
+constexpr BlockWord kBlockWords[] = {
+    {"sources", "in any block"},
+    {"automation", "in any block"},
+    {"replace_base", "in any block"},
+    {"mx_rollup", "in domain blocks, such as [\"example.com\"]"},
+    {"match", "in [provider.\"name\"]"},
+};
+
+const BlockWord* find_block_word(std::string_view name) {
+    const auto* const found = std::ranges::find(kBlockWords, name, &BlockWord::name);
+    return found == std::end(kBlockWords) ? nullptr : found;
+}
+
 std::vector<std::string_view> all_key_names(bool with_block_words) {
     std::vector<std::string_view> names;
     for (const ShapingKey& key : shaping_keys()) names.push_back(key.name);
-    if (with_block_words) {
-        for (const char* word : {"sources", "automation", "replace_base", "mx_rollup", "match"}) {
-            names.emplace_back(word);
-        }
-    }
+    if (with_block_words)
+        for (const BlockWord& word : kBlockWords) names.push_back(word.name);
     return names;
 }
 
@@ -174,7 +189,7 @@ class ShapingLoader {
                 load_sources(*node, block, kind, title);
             } else if (name == "automation") {
                 load_automation(*node, block, title);
-            } else if (find_shaping_key(name) == nullptr && node->is_table()) {
+            } else if (!find_shaping_key(name) && !find_block_word(name) && node->is_table()) {
                 problems_.error(at, fmt::format("{}.{}: unknown block, allowed: sources; a domain "
                                                 "needs quotes, such as [\"{}.{}\"]",
                                                 title, toml_key(name), block.name, name));
@@ -238,6 +253,11 @@ class ShapingLoader {
         const std::string path = title + '.' + toml_key(key.str());
         const Place at = place_of(key.source());
         const ShapingKey* known = find_shaping_key(key.str());
+        if (const auto* word = find_block_word(key.str())) {
+            problems_.error(at, fmt::format("{}: is out of place, allowed: {}{}", path, word->where,
+                                            in_source ? ", outside sources" : ""));
+            return;
+        }
         if (known == nullptr) {
             problems_.error(at, unknown_key(path, key.str(), all_key_names(!in_source)));
             return;

@@ -359,16 +359,6 @@ TEST_F(ConfigTest, BadTomlIsToldWithItsPlace) {
     EXPECT_FALSE(load("[smtp]\nport = 1\nport = 2\n").ok());
 }
 
-TEST_F(ConfigTest, ASourceThatOnlyShapingKnowsIsAWarning) {
-    write("s.toml", "[\"a.example\".sources.\"ip-9\"]\nconnection_limit = 2\n");
-    const auto loaded = load("[shaping]\nfiles = [\"s.toml\"]\n");
-    EXPECT_TRUE(loaded.ok());
-    EXPECT_THAT(
-        told(loaded.problems),
-        ElementsAre("postrider.toml: warning: source: no [[source]] is named \"ip-9\", which a "
-                    "shaping file has limits for"));
-}
-
 TEST(EhloName, FullNamesAndLiterals) {
     for (const char* good : {"mail.example.com", "a.b", "xn--bcher-kva.example", "1.example",
                              "[192.0.2.1]", "[IPv6:2001:db8::1]"}) {

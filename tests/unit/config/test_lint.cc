@@ -63,7 +63,8 @@ TEST_F(LintTest, AProviderInsideAnother) {
 TEST_F(LintTest, ADepthThatNoPipeliningUses) {
     EXPECT_THAT(lint("[\"default\"]\npipelining = \"group\"\npipeline_depth = 1\n"
                      "[\"a.test\"]\npipelining = \"group\"\npipeline_depth = 4\n[\"a.test\".sources.\"ip-1\"]\n"
-                     "pipelining = \"none\"\n[\"a.test\".sources.\"ip-2\"]\npipelining = \"message\"\n", {"ip-1", "ip-2", "ip-3"}),
+                     "pipelining = \"none\"\n[\"a.test\".sources.\"ip-2\"]\npipelining = \"message\"\n",
+                     {"ip-1", "ip-2", "ip-3"}),
                 ElementsAre(AllOf(HasSubstr(":6:"), HasSubstr("pipeline_depth needs pipelining = \"message\""),
                                   HasSubstr("\"group\""), HasSubstr(":5)")),
                             AllOf(HasSubstr(":6:"), HasSubstr("\"none\""), HasSubstr(":8)"))));
@@ -73,6 +74,12 @@ TEST_F(LintTest, ADepthThatNoPipeliningUses) {
 TEST_F(LintTest, ASourceThatIsNotConfigured) {
     EXPECT_THAT(lint("[\"a.test\"]\n[\"a.test\".sources.\"ip-9\"]\nconnection_limit = 5\n", {"ip-1"}),
                 ElementsAre(AllOf(HasSubstr(":3:"), HasSubstr("no [[source]] is named \"ip-9\""))));
+}
+
+TEST_F(LintTest, TheKernelsChoiceIsASourceWhereThereIsNoOther) {
+    const std::string text = "[\"a.test\"]\n[\"a.test\".sources.\"unspecified\"]\nconnection_limit = 5\n";
+    EXPECT_THAT(lint(text), IsEmpty());
+    EXPECT_THAT(lint(text, {"ip-1"}), ElementsAre(AllOf(HasSubstr(":3:"), HasSubstr("no [[source]] is named \"unspecified\""))));
 }
 
 TEST_F(LintTest, AValueThatEachSourceShadows) {

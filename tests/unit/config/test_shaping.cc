@@ -151,10 +151,22 @@ TEST_F(ShapingTest, TheMoreSpecificBlockWins) {
     const auto stranger = loaded.rules.effective("x.example", "s", {}, "ip-1");
     EXPECT_EQ(stranger.idle_timeout.value, 12'000);
     EXPECT_THAT(stranger.providers, IsEmpty());
-    EXPECT_THAT(loaded.rules.source_names(), ElementsAre("ip-1"));
     const auto lines = one.describe();
     EXPECT_EQ(lines.back().key, "provider_max_message_rate of big");
     EXPECT_EQ(lines.back().value, "50/s (max_burst 5)");
+}
+
+// KumoMTA's name for it.
+TEST_F(ShapingTest, TheKernelsChoiceIsTheSourceUnspecified) {
+    const auto rules = shape({"[\"default\".sources.\"unspecified\"]\nconnection_limit = 3\n[provider.\"p\"]\n"
+                              "match = [{MXSuffix=\".p\"}]\nprovider_connection_limit = 9\n"
+                              "[provider.\"p\".sources.\"unspecified\"]\n"
+                              "provider_connection_limit = 2\n"}).rules;
+    const std::vector<std::string> hosts = {"mx.p"};
+    const auto shaping = rules.effective("a.example", "s", hosts, "");
+    EXPECT_EQ(shaping.connection_limit.value, 3U);
+    EXPECT_EQ(shaping.providers.at(0).connection_limit.value, 2U);
+    EXPECT_EQ(rules.effective("a.example", "s", hosts, "ip-1").connection_limit.value, 32U);
 }
 
 TEST_F(ShapingTest, ADomainThatBlendsProvidersBelongsToNeither) {
@@ -387,7 +399,15 @@ INSTANTIATE_TEST_SUITE_P(
                 "2:1: x: is an integer outside a block, allowed: blocks such as [\"default\"], "
                 "[\"example.com\"], [provider.\"name\"]"},
         Refusal{"[provider.\"p\"]\nmx_rollup = true",
-                "2:1: [provider.\"p\"].mx_rollup: unknown key, did you mean \"mx_rollup\"?"},
+                "2:1: [provider.\"p\"].mx_rollup: is out of place, allowed: in domain blocks, such as [\"example.com\"]"},
+        Refusal{"[\"default\"]\nmatch = [{MXSuffix=\".x\"}]",
+                "2:1: [\"default\"].match: is out of place, allowed: in [provider.\"name\"]"},
+        Refusal{"[\"a.example\"]\nmatch = {MXSuffix=\".x\"}",
+                "2:1: [\"a.example\"].match: is out of place, allowed: in [provider.\"name\"]"},
+        Refusal{"[\"a.example\".sources.\"x\"]\nreplace_base = true",
+                "2:1: [\"a.example\".sources.\"x\"].replace_base: is out of place, allowed: in any block, outside sources"},
+        Refusal{"[provider.\"p\".sources.\"x\"]\nmatch = 1",
+                "2:1: [provider.\"p\".sources.\"x\"].match: is out of place, allowed: in [provider.\"name\"], outside sources"},
         Refusal{"[provider.\"p\"]\nmatch = \"x\"",
                 "2:9: [provider.\"p\"].match: is a string, allowed: a list such as "
                 "[{MXSuffix=\".example.com\"}, {DomainSuffix=\".example\"}, "
