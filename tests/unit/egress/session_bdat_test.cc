@@ -143,6 +143,30 @@ TEST(SessionBdat, RepliesAreHeardWhileAChunkIsStreamed) {
     EXPECT_THAT(feed.kinds(), Each(delivered));
 }
 
+// FAULTS 36: a hundred replies and more, each by itself, while nothing of the chunk is read: what is unsent stays bounded.
+TEST(SessionBdat, RepliesOneByOneDoNotPileUpTheChunk) {
+    MemoryFeed feed = feed_of(2);
+    auto& large = feed.add(std::string(9'000'000, 'y') + "\r\n");
+    for (RecordId id = 101; id < 220; ++id) large.transaction.add_recipient(id, "r" + std::to_string(id) + "@test.example");
+    talk(
+        feed,
+        [&](Wire& wire) {
+            prove(wire);
+            wire.expect("MAIL FROM:");
+            for (int i = 0; i < 120; ++i) wire.expect("RCPT TO:");
+            wire.expect("BDAT 9000002 LAST");
+            for (int i = 0; i < 121; ++i) {
+                wire.say("250 ok\r\n");
+                ::usleep(2'000);
+            }
+            EXPECT_TRUE(wire.octets(9'000'002) == large.wire);
+            wire.say("250 taken\r\n");
+            wire.end();
+        },
+        deep(), 8192);
+    for (size_t i = 0; i < 120; ++i) EXPECT_EQ(large.kind(i), delivered);
+}
+
 // A reply in the middle that does not end the session settles its own and leaves the others in place.
 TEST(SessionBdat, RefusalsInAFlightStayWithTheirTransaction) {
     MemoryFeed feed = feed_of(7);

@@ -306,6 +306,28 @@ TEST(SessionFault, F13_EarlyReplyWhileFiveMegabytesAreSent) {
     }
 }
 
+// A host that reads nothing and never ends its reply: what is unsent stays bounded, and so does the wait.
+TEST(SessionFault, F19_F34_F36_PiecesOfAReplyWhileNothingIsRead) {
+    MemoryFeed feed;
+    auto& message = feed.add(std::string(8'000'000, 'x') + "\r\n");
+    talk(
+        feed,
+        [](Wire& wire) {
+            wire.greet();
+            wire.envelope();
+            ::usleep(50'000);  // the content is on its way: none of this is premature
+            int pieces = 0;
+            for (; pieces < 500; ++pieces) {
+                if (::send(wire.fd(), "250-\r\n", 6, MSG_NOSIGNAL) < 0) break;
+                ::usleep(pieces < 100 ? 1'000 : 10'000);
+            }
+            EXPECT_LT(pieces, 500) << "each piece has bought time";
+        },
+        with_timeout(Phase::content, 500), 8192);
+    EXPECT_EQ(message.kind(), transient);
+    EXPECT_TRUE(feed.intents.empty());
+}
+
 TEST(SessionFault, F21_EachReplySplitAtEachOctet) {
     MemoryFeed feed;
     for (int i = 0; i < 3; ++i) feed.add();
