@@ -55,6 +55,9 @@ class Connection {
     // More unread input than this ends the connection (EMSGSIZE): its reader reads, or the peer is
     // hostile.
     static constexpr size_t kUnreadMax = 256 << 10;
+    // So much unsent when TLS answers by itself ends it too: a peer asks for new keys again and again and reads nothing
+    // (FAULTS 76). A caller's own share, which drained() bounds, is less than half of it.
+    static constexpr size_t kAnswersMax = 512 << 10;
     static constexpr DurationMs kPoliteCloseMs = 5'000;
     // A peer that was told to end gets so long to close first: the side that closes first pays with
     // TIME_WAIT, and here it would pay in local ports.

@@ -61,6 +61,7 @@ void Connection::take_records(std::string_view octets) {
     if (gathering_.size() > wire_before) {  // a key update is answered, a bad record gets an alert
         flushed_ = gathering_.size();
         send_next();
+        if (gathering_.size() > kAnswersMax) end_input(EMSGSIZE);
     }
 }
 

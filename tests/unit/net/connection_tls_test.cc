@@ -277,6 +277,42 @@ TEST(ConnectionTls, TellsTruncationFromTheEnd) {
     }
 }
 
+// The answers to key updates pile up behind content that the peer does not read.
+Task<void> be_flooded(Shard& shard, Tls& tls, SocketAddress to, std::atomic<bool>& go, IoStatus& end, int& error) {
+    Connection connection(*shard.reactor, shard.buffers);
+    const TlsResult result = co_await open_tls(shard, tls, connection, to);
+    EXPECT_TRUE(result.ok) << result.error;
+    EXPECT_EQ(co_await test::fill(shard, connection), IoStatus::timeout);
+    go = true;
+    end = co_await connection.more_input(shard.in_ms(30'000));
+    error = connection.error_code();
+    co_await connection.close(false);
+}
+
+// FAULTS 76.
+TEST(ConnectionTls, AFloodOfKeyUpdatesEndsTheConnection) {
+    TlsServer server(TlsServer::Version::tls13);
+    std::atomic<bool> go = false;
+    int sent = 0;
+    Peer peer(serve_tls(server,
+                        [&](WOLFSSL* ssl, int) {
+                            wolfSSL_SetIOWriteFlags(ssl, MSG_NOSIGNAL);
+                            while (!go) ::usleep(1'000);
+                            // Every second asks for an answer of some 27 octets: 3 MB in all.
+                            while (sent < 220'000 && wolfSSL_update_keys(ssl) == WOLFSSL_SUCCESS) ++sent;
+                        }),
+              1, 8192);
+    Tls tls;
+    Shard shard;
+    IoStatus end{};
+    int error = 0;
+    shard.run(be_flooded(shard, tls, peer.address, go, end, error));
+    peer.join();
+    EXPECT_EQ(end, IoStatus::error);
+    EXPECT_EQ(error, EMSGSIZE);
+    EXPECT_LT(sent, 220'000);
+}
+
 Task<void> close_during(Shard& shard, Tls& tls, SocketAddress to, int stage) {
     Connection connection(*shard.reactor, shard.buffers);
     const TlsResult result = co_await open_tls(shard, tls, connection, to);
