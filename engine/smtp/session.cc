@@ -12,6 +12,7 @@ namespace {
 constexpr uint64_t kWhole = 60 * 1024;
 constexpr size_t kStreamBlock = 64 * 1024;
 constexpr size_t kStreamUnsent = 64 * 1024;
+constexpr size_t kNextNeeds = kStreamUnsent / 4;  // at most, of that, for another to be begun
 constexpr size_t kEnvelope = 512;  // about, of a transaction's commands
 
 // co_await: the first message whose file has changed, or null; together with the others of the turn where the messages can.
@@ -183,7 +184,7 @@ OutgoingMessage* Session::begin_next(SessionFeed& feed) {
 // of a session goes alone: a host that answers it twice (FAULTS 38) would put all that is behind it out of step, and without
 // a 354 nothing would show it.
 Task<std::optional<Trouble>> Session::fill_flight(SessionFeed& feed) {
-    const size_t depth = chunked_ ? options_.pipeline_depth : 1;
+    const size_t depth = this->depth();
     size_t filled = 0;  // the last so many of the flight: their contents wait in the buffer for a look at their files
     while (!flight_.empty() && flight_.back()->transaction.dialogue() == Dialogue::bdat) {
         OutgoingMessage& last = *flight_.back();
@@ -194,6 +195,7 @@ Task<std::optional<Trouble>> Session::fill_flight(SessionFeed& feed) {
                 filled = 0;
                 connection_.append(out_);
                 out_.clear();
+                connection_.flush();  // those before it were handed over, whatever becomes of this content
                 if (auto trouble = co_await stream_content(last, feed)) co_return trouble;
             } else {
                 // One block for the whole flight, instead of one twice as large again and again.
@@ -206,7 +208,7 @@ Task<std::optional<Trouble>> Session::fill_flight(SessionFeed& feed) {
             }
         }
         // Another of a small message's size still fits into the block.
-        if (flight_.size() >= depth || connection_.unsent() + std::min(size, kStreamUnsent / 4) > kStreamUnsent) break;
+        if (flight_.size() >= depth || connection_.unsent() + std::min(size, kNextNeeds) > kStreamUnsent) break;
         if (!begin_next(feed)) break;
     }
     if (!co_await hand_over_filled(filled, 0, feed)) co_return Trouble::file_changed;
@@ -265,15 +267,17 @@ void Session::hand_over(OutgoingMessage& message, SessionFeed& feed) {
     message.transaction.content_handed_over();
     connection_.append(out_);
     out_.clear();
-    // Several chunks leave in one send: fill_flight() flushes.
+    // Several chunks leave in one send: who filled the flight flushes.
     if (message.transaction.dialogue() != Dialogue::bdat) connection_.flush();
 }
 
-// Content too large for one buffer: never more than a bounded part of it is in memory.
+// Content too large for one buffer: never more than a bounded part of it is in memory. A chunk has no dot that could be
+// kept back: its last octet stays here until all of it was read, and its file looked at once more.
 Task<std::optional<Trouble>> Session::stream_content(OutgoingMessage& message, SessionFeed& feed) {
     const Content& content = message.content;
     const WireForm wire = message.transaction.wire();
     const bool as_it_lies = clean(content, wire);
+    const bool chunk = wire == WireForm::bdat;
     encoder_.begin(content, wire);
     uint64_t offset = content.stored.offset;
     const uint64_t end = offset + content.stored.size;
@@ -293,8 +297,11 @@ Task<std::optional<Trouble>> Session::stream_content(OutgoingMessage& message, S
                 taken += progress.consumed;
                 if (encoder_.broken()) co_return Trouble::file_changed;
             }
+            if (encoder_.wire_size() > content.wire_size) co_return Trouble::file_changed;  // nothing beyond leaves
         }
         offset += size;
+        // The whole size may be there before the end is: what follows may be left out (Content::removed).
+        if (chunk && (offset == end || (!as_it_lies && encoder_.wire_size() == content.wire_size))) continue;
         connection_.flush();
         // Whatever is said meanwhile, nothing is appended before this has left, and one deadline holds (FAULTS 34, 36).
         const int64_t until_ms = deadline(Phase::content);
@@ -312,6 +319,7 @@ Task<std::optional<Trouble>> Session::stream_content(OutgoingMessage& message, S
     }
     if (!message.unchanged()) co_return Trouble::file_changed;
     hand_over(message, feed);
+    if (chunk) connection_.flush();
     co_return std::nullopt;
 }
 
@@ -390,12 +398,19 @@ Task<SessionEnd> Session::carry(SessionFeed& feed) {
         const Parsed parsed = parse();
         if (parsed == Parsed::nothing) {
             // All that has come is heard: what takes the places of those that ended leaves in one send.
-            if (flight_.back()->transaction.dialogue() == Dialogue::bdat)
+            bool for_room = false;
+            if (flight_.back()->transaction.dialogue() == Dialogue::bdat) {
                 if (auto trouble = co_await fill_flight(feed)) co_return lose(feed, *trouble, connection_.error_text());
+                // Behind a streamed content the next waits for room, not for a reply.
+                for_room = flight_.size() < depth() && flight_.back()->content.stored.size > kWhole &&
+                           connection_.unsent() > kStreamUnsent - kNextNeeds;
+            }
             // One deadline for a reply, however many pieces it comes in (FAULTS 34).
             if (std::exchange(next_reply_, false)) until_ms = deadline(flight_.front()->transaction.awaits());
-            const IoStatus status = co_await connection_.more_input(until_ms);
-            if (status != IoStatus::ok) co_return lose(feed, trouble_of(status), connection_.error_text());
+            const IoStatus status = co_await (for_room ? connection_.drained(kStreamUnsent - kNextNeeds, until_ms)
+                                                       : connection_.more_input(until_ms));
+            if (status != IoStatus::ok && status != IoStatus::input)
+                co_return lose(feed, trouble_of(status), connection_.error_text());
             continue;
         }
         next_reply_ = true;

@@ -134,6 +134,7 @@ class Session {
     void done(SessionFeed& feed, Transaction::Step step);
     void settle_front(SessionFeed& feed);
     SessionEnd lose(SessionFeed& feed, Trouble trouble, std::string_view detail = {});
+    size_t depth() const { return chunked_ ? options_.pipeline_depth : 1; }  // transactions in flight by BDAT
     int64_t deadline(Phase phase) const { return reactor_.now_ms() + options_.timeout_ms(phase); }
 
     Reactor& reactor_;

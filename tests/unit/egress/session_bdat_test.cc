@@ -322,6 +322,98 @@ TEST(SessionBdat, AFileThatChangedEndsTheSession) {
     EXPECT_EQ(feed.ends.size(), 6u);
 }
 
+// Content of about `size` octets, by lines: with CRLF it goes as it lies.
+std::string lines(size_t size, std::string_view end) {
+    std::string text;
+    while (text.size() < size) (text += "a line of a large message") += end;
+    return text;
+}
+
+// What comes of the third message, which is streamed, until the client has closed; what was announced in `size`.
+std::string streamed(MemoryFeed& feed, size_t& size) {
+    std::string content;
+    talk(
+        feed,
+        [&](Wire& wire) {
+            prove(wire);
+            wire.expect("MAIL FROM:");
+            wire.expect("RCPT TO:");
+            size = static_cast<size_t>(std::atoll(wire.line().c_str() + 5));
+            content = wire.rest();
+        },
+        with_timeout(Phase::mail, 300, deep()));
+    return content;
+}
+
+// FAULTS 51: a chunk has no dot to keep back, so its last octet is: the host has nothing to deliver.
+TEST(SessionBdat, AStreamedFileThatChangedIsNeverWhole) {
+    for (const size_t length : {62'000u, 131'072u, 400'000u}) {
+        for (const char* end : {"\r\n", "\n"}) {
+            SCOPED_TRACE(length);
+            MemoryFeed feed = feed_of(2);
+            auto& large = feed.add(lines(length, end));
+            large.changed = true;
+            size_t size = 0;
+            EXPECT_LT(streamed(feed, size).size(), size);
+            EXPECT_EQ(size, large.wire.size());
+            EXPECT_EQ(large.kind(), transient);
+            EXPECT_EQ(feed.intents.size(), 2u);
+        }
+    }
+}
+
+// FAULTS 46: octets beyond the announced size would be read as commands.
+TEST(SessionBdat, AStreamedFileOfAnotherSizeThanWasAnnouncedIsNeverWhole) {
+    for (const size_t surplus : {1u, 100u, 150'000u, 300'000u}) {
+        SCOPED_TRACE(surplus);
+        MemoryFeed feed = feed_of(2);
+        auto& large = feed.add(lines(400'000, "\n"));
+        large.content.wire_size -= surplus;
+        large.transaction.set_message("sender@test.example", {.wire_size = large.content.wire_size});
+        size_t size = 0;
+        EXPECT_LT(streamed(feed, size).size(), size);
+        EXPECT_EQ(size, large.wire.size() - surplus);
+        EXPECT_EQ(large.kind(), transient);
+        EXPECT_EQ(feed.intents.size(), 2u);
+    }
+}
+
+// The last that goes to the wire may lie far before the end of the file.
+TEST(SessionBdat, WhatIsLeftOutAtTheEndDoesNotLetTheLastOctetGo) {
+    for (const bool changed : {true, false}) {
+        MemoryFeed feed = feed_of(2);
+        auto& large = feed.add(lines(400'000, "\n"));
+        const size_t kept = large.wire.size() / 27 / 2;  // lines
+        large.content.removed = {{kept * 26, large.content.stored.size - kept * 26}};
+        large.content.wire_size = kept * 27;
+        large.transaction.set_message("sender@test.example", {.wire_size = kept * 27});
+        large.changed = changed;
+        size_t size = 0;
+        const std::string got = streamed(feed, size);
+        EXPECT_EQ(size, kept * 27);
+        EXPECT_EQ(got == large.wire.substr(0, size), !changed);
+        EXPECT_LE(got.size(), size);
+        EXPECT_EQ(feed.intents.size(), changed ? 2u : 3u);
+    }
+}
+
+// Those before it were handed over, and have left.
+TEST(SessionBdat, AStreamedFileThatChangedKeepsNothingBackOfTheOthers) {
+    MemoryFeed feed = feed_of(3);
+    auto& large = feed.add(lines(62'000, "\r\n"));
+    large.changed = true;
+    talk(
+        feed,
+        [](Wire& wire) {
+            prove(wire);
+            read_flight(wire, 3, 3);
+            EXPECT_LT(wire.rest().size(), 62'000u);
+        },
+        deep());
+    EXPECT_EQ(feed.messages[2]->kind(), ambiguous);
+    EXPECT_EQ(large.kind(), transient);
+}
+
 // After a rest the first goes alone, by DATA: a session that the peer has closed meanwhile leaves nothing in doubt.
 TEST(SessionBdat, AfterARestTheFirstGoesAlone) {
     MemoryFeed feed = feed_of(3), more = feed_of(5);
