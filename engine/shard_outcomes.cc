@@ -177,7 +177,8 @@ void Shard::defer(RecordId id) {
     Record& record = shared_.arena[id];
     record.due_s = due_after(retry_wait_s(std::max<uint32_t>(record.attempts, 1)));
     journal_->result({.file = shared_.files[record.file].id, .place = record.place, .recipient = record.recipient,
-                      .attempt = record.attempts, .kind = RecordKind::deferred,
+                      .attempt = record.attempts,
+                      .kind = record.possible_duplicate ? RecordKind::deferred_in_doubt : RecordKind::deferred,
                       .time_s = static_cast<uint32_t>(now_s()), .due_s = record.due_s});
     RecordChain chain;
     shared_.arena.append(chain, id);

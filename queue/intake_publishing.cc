@@ -147,7 +147,7 @@ void Intake::publish_recipients(Job& job, RecordChain chain, uint32_t place, con
                 continue;
             }
             record.attempts = known.attempts();
-            record.possible_duplicate = known.ambiguous();
+            record.possible_duplicate = known.in_doubt();
             record.due_s = known.ambiguous() ? 0 : std::max(record.due_s, known.due_s);
         }
         arena_.append(out, id);

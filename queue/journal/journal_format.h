@@ -53,16 +53,17 @@ enum class RecordKind : uint8_t {
     intent = 2,
     synced = 4,
     seal = 5,
-    deferred = 16,  // 16 to 31 are results; all but `deferred` are final
+    deferred = 16,  // 16 to 31 are results; all but the two deferrals are final
     delivered = 17,
     bounced = 18,
     expired = 19,
     cancelled = 20,
     rejected = 21,  // its message was refused and set aside
+    deferred_in_doubt = 22,  // and this attempt or one before it may have arrived
 };
 
 inline bool is_result(RecordKind kind) {
-    return kind >= RecordKind::deferred && kind <= RecordKind::rejected;
+    return kind >= RecordKind::deferred && kind <= RecordKind::deferred_in_doubt;
 }
 inline bool is_final(RecordKind kind) {
     return kind > RecordKind::deferred && kind <= RecordKind::rejected;

@@ -52,7 +52,8 @@ class LatestResults {
     };
     static_assert(sizeof(Key) == 16);
 
-    static bool may_be_void(RecordKind kind) { return kind == RecordKind::intent || kind == RecordKind::deferred; }
+    // A deferral too: the doubt of one is told by each that follows.
+    static bool may_be_void(RecordKind kind) { return kind == RecordKind::intent || (is_result(kind) && !is_final(kind)); }
     static Key key_of(const JournalRecord& record) { return {record.file, record.place, record.recipient}; }
     size_t find_slot(const Key& key) const {
         const size_t mask = keys_.size() - 1;

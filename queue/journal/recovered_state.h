@@ -30,8 +30,10 @@ struct RecoveredRecipient {
     uint16_t attempts() const { return std::max(result_attempt, intent_attempt); }
     bool has_result() const { return kind != RecordKind{}; }
     bool final() const { return is_final(kind); }
-    // The last dot was perhaps sent and its reply is not known: the next attempt may be a duplicate.
+    // The last dot was perhaps sent and its reply is not known.
     bool ambiguous() const { return !final() && intent_attempt > result_attempt; }
+    // Some attempt may have arrived: the next may be a duplicate.
+    bool in_doubt() const { return ambiguous() || kind == RecordKind::deferred_in_doubt; }
     bool operator==(const RecoveredRecipient&) const = default;
 };
 static_assert(sizeof(RecoveredRecipient) == 24);

@@ -5,7 +5,7 @@ is there or not."""
 import struct
 
 HEADER, MAGIC, VERSION = 32, b"postrjnl", 1
-CLAIM, INTENT, SYNCED, SEAL, DEFERRED, LAST_RESULT = 1, 2, 4, 5, 16, 21
+CLAIM, INTENT, SYNCED, SEAL, DEFERRED, IN_DOUBT = 1, 2, 4, 5, 16, 22
 
 
 class JournalView:
@@ -46,11 +46,11 @@ class JournalView:
             size, kind, attempt = 4 * octets[at + 4], octets[at + 5], struct.unpack_from("<H", octets, at + 6)[0]
             if size < 8 or at + size > len(octets):
                 break
-            if kind == INTENT or DEFERRED <= kind <= LAST_RESULT:
+            if kind == INTENT or DEFERRED <= kind <= IN_DOUBT:
                 key = struct.unpack_from("<QII", octets, at + 8)
                 if kind == INTENT:
                     self.intents[key] = max(attempt, self.intents.get(key, 0))
-                elif kind == DEFERRED:
+                elif kind in (DEFERRED, IN_DOUBT):
                     self.results[key] = max(attempt, self.results.get(key, 0))
                 else:
                     self.final.add(key)

@@ -19,7 +19,7 @@ TEST(JournalFormat, EveryKindComesBackAsItWasWritten) {
         fact(RecordKind::intent, UINT64_MAX, UINT32_MAX, kWholeMessage, UINT16_MAX),
         mark(RecordKind::synced, uint64_t{1} << 40),
         mark(RecordKind::seal, 12345)};
-    for (int kind = 16; kind <= 21; ++kind)
+    for (int kind = 16; kind <= 22; ++kind)
         records.push_back(fact(static_cast<RecordKind>(kind), 9, 8, 7, 6, UINT32_MAX, 4));
     for (const auto& record : records) {
         char out[kRecordSizeMax];

@@ -34,7 +34,7 @@ std::vector<JournalRecord> random_records(std::mt19937_64& random, size_t count)
         else if (kind < 5)
             records.push_back(fact(RecordKind::intent, file, place, recipient, attempt));
         else
-            records.push_back(fact(static_cast<RecordKind>(16 + random() % 6), file, place, recipient,
+            records.push_back(fact(static_cast<RecordKind>(16 + random() % 7), file, place, recipient,
                                    attempt, time_s, due_s));
     }
     return records;
