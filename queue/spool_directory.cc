@@ -23,9 +23,12 @@ int64_t mtime_ns(const struct stat& st) {
     return int64_t{st.st_mtim.tv_sec} * 1'000'000'000 + st.st_mtim.tv_nsec;
 }
 
+// With the time of its rename into new/ (ctime): a file that is put in again, by `cp -p`, may get the inode that it had the
+// first time, and must not be taken for it while a journal still tells that all of that one was delivered. A claim that a
+// power cut undoes leaves all of this as it was.
 FileId make_file_id(const struct stat& st, const std::string& name) {
-    const uint64_t facts[3] = {st.st_ino, static_cast<uint64_t>(st.st_size),
-                               static_cast<uint64_t>(mtime_ns(st))};
+    const uint64_t facts[4] = {st.st_ino, static_cast<uint64_t>(st.st_size), static_cast<uint64_t>(mtime_ns(st)),
+                               static_cast<uint64_t>(st.st_ctim.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(st.st_ctim.tv_nsec)};
     const std::string_view bytes(reinterpret_cast<const char*>(facts), sizeof facts);
     const FileId id = hash64(name, hash64(bytes));
     return id ? id : 1;

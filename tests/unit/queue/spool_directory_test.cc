@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 
 #include <atomic>
+#include <chrono>
 #include <set>
 #include <thread>
 
@@ -91,16 +92,15 @@ TEST(SpoolClaim, KeepsNameAndFactsAndTakesTheFileOutOfNew) {
     EXPECT_EQ(count_files(spool / "active"), 0u);
 }
 
-// A claim that a power cut undid is made again: the id must be the same, or the journal's records
-// would be another file's.
-TEST(SpoolClaim, MadeAgainHasTheSameId) {
+// What a journal tells of a file must not be taken for true of one that is put in later, with the same name, size, time and
+// perhaps inode.
+TEST(SpoolClaim, PutInAgainHasAnotherId) {
     TempSpool spool;
     spool.drop("a.eml", "hello");
     const FileId first = claim(*spool, "a.eml")->id;
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // the file system's clock ticks
     ASSERT_EQ(rename(spool.active(first).c_str(), (spool / "new/a.eml").c_str()), 0);
-    EXPECT_EQ(claim(*spool, "a.eml")->id, first);
-    spool.drop("a.eml", "hello");
-    EXPECT_NE(claim(*spool, "a.eml")->id, first) << "another file of the same name";
+    EXPECT_NE(claim(*spool, "a.eml")->id, first);
 }
 
 TEST(SpoolClaim, OfManyThreadsOneWins) {
