@@ -16,6 +16,9 @@ constexpr DurationMs kInviteEveryMs = 5;
 constexpr double kBusy = 0.85;  // of the shard's time
 constexpr size_t kWindowsLookedAt = 64;
 constexpr size_t kHeldAtOnce = 1'000;
+// Of an envelope, which goes out in one piece: far below what a connection holds unsent.
+constexpr size_t kEnvelopeOctets = 256 * 1024;
+constexpr size_t kRcptOctets = sizeof("RCPT TO:<> \r\n");  // beside the address and its parameters
 
 }  // namespace
 
@@ -213,9 +216,9 @@ bool SiteWorker::fill(QueuedMessage& message, RecordId first, ReadyWindow& windo
     const uint32_t batch = path.shaping.max_recipients_per_batch.value;
     const uint32_t most = rcpt_max ? std::min(batch, rcpt_max) : batch;
     const uint32_t tag = ReadyWindow::message_tag(record);
-    add_recipient(message, first);
+    size_t octets = add_recipient(message, first);
     bool refilled = false;  // once without a find: what is first in the window then is another message
-    while (transaction.size() < most && path.acquire_recipient(context_.reactor.now_ns())) {
+    while (transaction.size() < most && octets < kEnvelopeOctets && path.acquire_recipient(context_.reactor.now_ns())) {
         const RecordId id = window.pull_same(tag);
         if (!id) {
             path.give_back_recipient();
@@ -231,19 +234,19 @@ bool SiteWorker::fill(QueuedMessage& message, RecordId first, ReadyWindow& windo
             context_.owner.put_back(id);
             break;
         }
-        add_recipient(message, id);
+        octets += add_recipient(message, id);
     }
     if (transaction.size() > 0) return true;
     context_.reader.unload(message.loaded);
     return false;
 }
 
-void SiteWorker::add_recipient(QueuedMessage& message, RecordId id) {
+size_t SiteWorker::add_recipient(QueuedMessage& message, RecordId id) {
     const Record& record = context_.arena[id];
     auto read = context_.reader.recipient(message.loaded, record.recipient, text_);
     if (!read) {
         context_.owner.settle_unsent(id, outcome_of(Trouble::file_changed, Phase::rcpt, read.error().text), true);
-        return;
+        return 0;
     }
     // A domain in UTF-8 goes out as A-labels unless the local part needs SMTPUTF8 anyway (RFC 6531 3.7.4 by FAULTS 45).
     if (!text_.needs_smtputf8 &&
@@ -252,6 +255,7 @@ void SiteWorker::add_recipient(QueuedMessage& message, RecordId id) {
             text_.address.replace(text_.domain_at, std::string::npos, *ascii);
     }
     message.transaction.add_recipient(id, text_.address, text_.dsn);
+    return text_.address.size() + text_.dsn.size() + kRcptOctets;
 }
 
 void SiteWorker::taken_one() {

@@ -135,7 +135,8 @@ class SiteWorker {
     QueuedMessage* pull_within_limits(size_t member, const Taker& taker);
     QueuedMessage* next_message(const PathView& path, const Taker& taker);
     bool fill(QueuedMessage& message, RecordId first, ReadyWindow& window, const PathView& path, uint32_t rcpt_max);
-    void add_recipient(QueuedMessage& message, RecordId id);
+    // Answers its octets in the envelope; 0: it was settled instead.
+    size_t add_recipient(QueuedMessage& message, RecordId id);
     void give_back(QueuedMessage& message);
     void settle_all(QueuedMessage& message, const AttemptPlace& place);
     std::unique_ptr<QueuedMessage> spare();

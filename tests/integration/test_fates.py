@@ -97,6 +97,22 @@ class FatesTest(harness.Case):
         self.assertEqual(set(types[:-1]), {"TransientFailure"})
         self.assertEqual(self.engine.files_left(), [])
 
+    def test_an_envelope_of_megabytes_goes_out_in_parts(self):
+        """However many recipients one transaction may have, the connection holds their commands."""
+        sink = receivers.Sink(self, 1, store=False)
+        self.engine.write_config([f"127.0.0.1:{sink.dns_port}"], shards=1,
+                                 shaping='["default"]\nmax_recipients_per_batch = 1000000\n')
+        domain = ".".join(["d" * 60] * 3) + ".test"
+        recipients = [f"{i:05}{'a' * 50}@{domain}" for i in range(12_000)]
+        self.engine.put("many.eml", harness.eml("news@sender.test", recipients, CONTENT))
+        code, output = self.engine.run()
+        self.assertEqual(code, 0, output)
+        sink.process.end()
+        self.assertEqual(sorted(sink.accepted()), recipients)
+        most = max(len(t["recipients"]) for t in sink.transactions())
+        self.assertGreater(most, 500)
+        self.assertLess(most * (len(recipients[0]) + 14), 300_000)
+
     def test_null_sender_and_odd_addresses(self):
         """FAULTS 50: quoted and oddly dotted local parts pass as they are."""
         recipients = ['"a b"@aiosmtpd.test', "two..dots@aiosmtpd.test", "end.@aiosmtpd.test", "a+b=c@aiosmtpd.test"]
