@@ -2,7 +2,8 @@
 // new ones are opened. Thousands of domains with MX names of their own at one provider share connections this way.
 //
 // * A site that wants a connection takes over one that another site has left at rest. It is charged to one path at a time:
-//   the taker's lease replaces the former one. Never to a weaker use: what demands TLS takes only a connection that has it.
+//   the taker's lease replaces the former one. Never to a weaker use: what demands TLS takes only a connection that has it,
+//   and what would use TLS takes one in clear only where the host offers none, or its TLS failed lately.
 // * No more connections are being opened at once than are open already, at least kFirstOpenings: slow start. Who may not
 //   open waits, and is woken by a connection that comes to rest, an opening that ends, or its deadline. So a host that
 //   takes few sessions is not met by a thousand that wait for its greeting while others rest.

@@ -226,9 +226,13 @@ Task<bool> SiteWorker::dial_candidates(PooledConnection& pooled, const std::vect
 // A connection that another site of ours has left at rest at this address, if there is one.
 bool SiteWorker::take_over(PooledConnection& pooled, const Candidate& candidate) {
     const TlsPolicy policy = pooled.shaping().enable_tls.value;
+    const int64_t now_ms = context_.reactor.now_ms();
     const auto strong_enough = [&](const PooledConnection& other) {
         if (policy == TlsPolicy::Required) return other.verified && other.host == candidate.host;
-        return tls_use(policy) != TlsUse::required || other.connection->secured();
+        if (other.connection->secured() || tls_use(policy) == TlsUse::off) return true;
+        // In clear, of a site that does without: where TLS is offered, it is for us to use unless it failed.
+        return tls_use(policy) == TlsUse::opportunistic &&
+               (!other.session->capabilities().starttls || context_.hosts.tls_failed_lately(candidate.host, now_ms));
     };
     const uint32_t most = pooled.shaping().max_deliveries_per_connection.value;
     for (PooledConnection* other : context_.addresses.at(candidate.address, pooled.source_id()).resting) {

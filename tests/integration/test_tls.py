@@ -1,6 +1,7 @@
 """What the TLS policy demands is what happens, or the message waits (DESIGN promise 7; FAULTS 60, 61, 62, 65, 66)."""
 
 import os
+import signal
 import subprocess
 
 import contents
@@ -78,3 +79,17 @@ class TlsTest(harness.Case):
         records = self.send("Opportunistic", ["good.test"], "--rule", 'starttls=* action=close reply="220 go"')
         self.assertEqual(records["good.test"]["type"], "Delivery", records)
         self.assertNotIn("tls_cipher", records["good.test"])
+
+    def test_what_may_have_tls_does_not_go_over_a_connection_left_in_clear(self):
+        """Two sites at one address share connections; one of them has TLS disabled (FAULTS 73, 74)."""
+        sink = receivers.Sink(self, 1)
+        engine = harness.Engine(self, sink.dns_port, shaping='["clear.test"]\nenable_tls = "Disabled"\n', retry_after=("1h",),
+                                shards=1)
+        process = engine.start()
+        for domain in ("clear.test", "good.test"):
+            engine.put(f"{domain}.eml", harness.eml("news@sender.test", [f"to@{domain}"], CONTENT))
+            self.eventually(lambda: engine.records(f"to@{domain}"), f"the mail to {domain} goes out", 20)
+        self.assertNotIn("tls_cipher", engine.last("to@clear.test"))
+        self.assertTrue(engine.last("to@good.test").get("tls_cipher"), engine.last("to@good.test"))
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(20), 0, process.text())
