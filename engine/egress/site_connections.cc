@@ -334,7 +334,8 @@ void SiteWorker::park_site(PooledConnection& pooled, const SessionFailure& failu
     parked_until_ms_ = context_.reactor.now_ms() + wait_s * 1000;
     parked_why_ = failure.outcome.text;
     if (last) pooled.remember_place(*last);
-    if (QueuedMessage* probe = next_message(path(pooled.member), {})) {
+    const auto kept = kept_view();
+    if (QueuedMessage* probe = next_message(kept->paths[pooled.source_id()], {})) {
         Outcome outcome = failure.outcome;
         if (outcome.kind == OutcomeKind::bounced && outcome.phase != Phase::connect) outcome.kind = OutcomeKind::transient;
         probe->transaction.settle_unbegun(outcome);

@@ -100,7 +100,8 @@ QueuedMessage* SiteWorker::pull(size_t member, const Taker& taker) {
 }
 
 QueuedMessage* SiteWorker::pull_within_limits(size_t member, const Taker& taker) {
-    const PathView& path = this->path(member);
+    const auto kept = kept_view();
+    const PathView& path = kept->paths[turns_.source(member)];
     if (!path.paced()) return next_message(path, taker);
     const MonoNs now_ns = context_.reactor.now_ns();
     LimitShare& share = shares_[member];

@@ -111,6 +111,11 @@ class SiteWorker {
 
     // What holds now: the view is looked at again when its version has moved.
     const SiteView& view();
+    // Kept by who uses a path across calls that look at the view: another thread may move it at any time.
+    std::shared_ptr<const SiteView> kept_view() {
+        (void)view();
+        return view_;
+    }
     // By member of the pool.
     const PathView& path(size_t member) { return view().paths[turns_.source(member)]; }
     const EgressSource& source(size_t member) const { return context_.sources[turns_.source(member)]; }
