@@ -126,6 +126,7 @@ Task<bool> SiteWorker::open_at(PooledConnection& pooled, AddressPool::Address& a
             co_return false;
         case Turn::opens: break;
     }
+    if (address.open == 0 && address.opening == 0) address.failure.reset();  // of another time: nobody here shares it
     ++address.opening;
     const bool opened = co_await dial_candidates(pooled, list);
     --address.opening;
@@ -316,7 +317,9 @@ void SiteWorker::could_not_open(PooledConnection& pooled, const SessionFailure& 
         no_opening_before_ms_ = now_ms + kLocalFaultMs;
         return;
     }
-    if (live_ > 0) {  // the site serves others of ours: no more connections for a moment
+    // The site serves others of ours, or may do so soon: no more connections for a moment. What fails together is one
+    // failure of the site, that of the last (this one still counts as connecting).
+    if (live_ > 0 || connecting_ > 1) {
         no_opening_before_ms_ = now_ms + kOpenAgainMs;
         return;
     }
@@ -325,6 +328,7 @@ void SiteWorker::could_not_open(PooledConnection& pooled, const SessionFailure& 
 
 // The probe's recipient tells why; everything else of the site waits, untouched.
 void SiteWorker::park_site(PooledConnection& pooled, const SessionFailure& failure, const Candidate* last) {
+    if (parked_until_ms_ > context_.reactor.now_ms()) return;
     if (!home_) {  // the site's home shard finds out by itself; a helper comes again later
         no_opening_before_ms_ = context_.reactor.now_ms() + (kOpenAgainMs << std::min(fruitless_++, 6u));
         return;

@@ -22,7 +22,8 @@
 // site (site_large_mail.cc); it bounces when no host of the site takes it.
 //
 // A site none of whose hosts can be reached is parked: one recipient tells it in the log (the probe), the others keep
-// their attempts; after a wait by the retry schedule the next probe goes out (FAULTS 89).
+// their attempts; after a wait by the retry schedule the next probe goes out (FAULTS 89). Openings that fail together are one
+// failure.
 #pragma once
 
 #include <deque>

@@ -1,6 +1,7 @@
 """Each recipient has a fate of its own: mixed replies, greylisting, refusals, expiry (FAULTS 5-11, 90)."""
 
 import datetime
+import signal
 
 import contents
 import harness
@@ -96,6 +97,42 @@ class FatesTest(harness.Case):
         self.assertEqual(types[-1], "Expiration", types)
         self.assertEqual(set(types[:-1]), {"TransientFailure"})
         self.assertEqual(self.engine.files_left(), [])
+
+    def grown_to_four_connections(self, retry_after, *sink_options):
+        """An engine that keeps four connections to a host, which all have ended; the host is another one now."""
+        first = receivers.Sink(self, 1, "--latency", "30ms", store=False, name="first")
+        self.engine.write_config([f"{self.knot.address}:{self.knot.port}"], retry_after=retry_after, shards=1,
+                                 shaping='["default"]\nconnection_limit = 4\nidle_timeout = "1s"\n')
+        process = self.engine.start()
+        self.put_many("first", 400)
+        self.eventually(lambda: len(self.engine.log()) == 400, "all is delivered", 40)
+        self.eventually(lambda: sum({"open": 1, "close": -1}.get(e["event"], 0) for e in first.events()) == 0, "all close", 10)
+        self.assertEqual(sum(e["event"] == "open" for e in first.events()), 4)
+        first.process.end()
+        return process, receivers.Sink(self, 1, "--latency", "30ms", *sink_options, store=False, name="second")
+
+    def put_many(self, name, count):
+        self.engine.put(f"{name}.bsmtp", harness.bsmtp(
+            [("news@sender.test", [f"{name}{i}@postfix.test"], CONTENT) for i in range(count)]))
+
+    def expect_second_delivered(self, process):
+        self.put_many("second", 100)
+        self.eventually(lambda: len([r for r in self.engine.log() if r["type"] == "Delivery"]) == 500, "all is delivered", 20)
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(20), 0, process.text())
+        return [r for r in self.engine.log() if r["type"] != "Delivery"]
+
+    def test_openings_that_fail_together_are_one_failure(self):
+        """FAULTS 89: the site is parked for the first wait, not for that of the fourth failure in a row."""
+        process, sink = self.grown_to_four_connections(
+            ("2s", "1h"), "--rule", 'connect=* times=4 reply="421 4.3.2 not now"')
+        self.assertEqual([r["type"] for r in self.expect_second_delivered(process)], ["TransientFailure"])
+        self.assertEqual(sum(e["event"] == "open" for e in sink.events()[:4]), 4)
+
+    def test_an_opening_refused_beside_others_parks_nothing(self):
+        """A host that takes three sessions refuses the fourth before it has answered the others."""
+        process, _ = self.grown_to_four_connections(("1h",), "--max-connections-per-mx", 3)
+        self.assertEqual(self.expect_second_delivered(process), [])
 
     def test_an_envelope_of_megabytes_goes_out_in_parts(self):
         """However many recipients one transaction may have, the connection holds their commands."""
