@@ -14,6 +14,8 @@ constexpr DurationMs kLocalFaultMs = 1'000;  // no descriptors, no memory, no po
 constexpr DurationMs kIdleBesideOpeningMs = 1'000;
 
 constexpr DurationMs kLookAgainMs = 100;
+constexpr DurationMs kFullDiskMs = 100;  // between looks whether outcomes can be recorded again
+constexpr size_t kBouncesAtOnce = 200;
 
 // Counts SYNs against max_connection_rate; the slots of the counts are the leases'.
 class SlotsOfRate final : public DialSlots {
@@ -96,9 +98,12 @@ Task<bool> SiteWorker::open(PooledConnection& pooled) {
     auto found = co_await candidates(context_.resolver, context_.reactor, view().route, context_.health,
                                      context_.prohibited, context_.port);
     if (found.kind != MailRoute::Kind::hosts) {
-        const Trouble trouble = found.kind == MailRoute::Kind::temporary ? Trouble::dns_address_temporary
-                                                                         : Trouble::no_usable_address;
-        could_not_open(pooled, failure_of(trouble, Phase::connect, found.why), nullptr);
+        const bool temporary = found.kind == MailRoute::Kind::temporary;
+        const Trouble trouble = temporary ? Trouble::dns_address_temporary : Trouble::no_usable_address;
+        if (temporary || live_ > 0)  // what is open is of use yet, whatever DNS says now
+            could_not_open(pooled, failure_of(trouble, Phase::connect, found.why), nullptr);
+        else
+            co_await bounce_all(pooled, outcome_of(trouble, Phase::connect, found.why));
         co_return false;
     }
     if (pooled.for_octets) leave_out_small(pooled, found.list);
@@ -324,6 +329,22 @@ void SiteWorker::could_not_open(PooledConnection& pooled, const SessionFailure& 
         return;
     }
     park_site(pooled, failure, last);
+}
+
+// No host of the site has an address, and none will for this mail: all of it bounces, a slice at a time, as where DNS says so
+// of the domain (Dispatcher::bounce_all). What is held back for other reasons is asked for again.
+Task<void> SiteWorker::bounce_all(PooledConnection& pooled, Outcome outcome) {
+    for (;;) {
+        while (!context_.owner.may_send() && !draining_) co_await Sleep(context_.reactor, kFullDiskMs);
+        for (size_t i = 0; i < kBouncesAtOnce; ++i) {
+            if (draining_) co_return;
+            const auto kept = kept_view();
+            QueuedMessage* message = next_message(kept->paths[pooled.source_id()], {});
+            if (!message) co_return;
+            settle_untried(*message, outcome, pooled.place());
+        }
+        co_await Yield(context_.reactor);
+    }
 }
 
 // The probe's recipient tells why; everything else of the site waits, untouched.

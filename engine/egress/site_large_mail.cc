@@ -118,10 +118,7 @@ void SiteWorker::settle_large(uint64_t at_least, Outcome outcome, const AttemptP
         QueuedMessage* message = large_[at];
         if (message->content.wire_size < at_least) continue;
         large_.erase(large_.begin() + static_cast<std::ptrdiff_t>(at));
-        message->transaction.settle_unbegun(outcome);
-        for (size_t i = 0; i < message->transaction.size(); ++i) context_.owner.settle(*message, i, place);
-        carried_ -= message->transaction.size();
-        give_back(*message);
+        settle_untried(*message, outcome, place);
     }
 }
 

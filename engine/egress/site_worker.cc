@@ -277,6 +277,14 @@ void SiteWorker::settle_all(QueuedMessage& message, const AttemptPlace& place) {
     pump();
 }
 
+// Of a message for which there is no connection.
+void SiteWorker::settle_untried(QueuedMessage& message, const Outcome& outcome, const AttemptPlace& place) {
+    message.transaction.settle_unbegun(outcome);
+    for (size_t i = 0; i < message.transaction.size(); ++i) context_.owner.settle(message, i, place);
+    carried_ -= message.transaction.size();
+    give_back(message);
+}
+
 void SiteWorker::give_back(QueuedMessage& message) {
     context_.reader.unload(message.loaded);
     spares_.emplace_back(&message);

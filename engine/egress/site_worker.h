@@ -23,7 +23,7 @@
 //
 // A site none of whose hosts can be reached is parked: one recipient tells it in the log (the probe), the others keep
 // their attempts; after a wait by the retry schedule the next probe goes out (FAULTS 89). Openings that fail together are one
-// failure.
+// failure. Where DNS says that no host has an address, all mail bounces at once (FAULTS 81).
 #pragma once
 
 #include <deque>
@@ -88,6 +88,7 @@ class SiteWorker {
     Task<bool> dial_candidates(PooledConnection& pooled, const std::vector<Candidate>& candidates);
     Task<void> serve(PooledConnection& pooled);
     void could_not_open(PooledConnection& pooled, const SessionFailure& failure, const Candidate* last);
+    Task<void> bounce_all(PooledConnection& pooled, Outcome outcome);
     void park_site(PooledConnection& pooled, const SessionFailure& failure, const Candidate* last);
     void leave_rotation(size_t index, bool abandon);
     // The site's home has urgent mail, and this shard has none of it.
@@ -144,6 +145,7 @@ class SiteWorker {
     // Answers its octets in the envelope; 0: it was settled instead.
     size_t add_recipient(QueuedMessage& message, RecordId id);
     void give_back(QueuedMessage& message);
+    void settle_untried(QueuedMessage& message, const Outcome& outcome, const AttemptPlace& place);
     void settle_all(QueuedMessage& message, const AttemptPlace& place);
     std::unique_ptr<QueuedMessage> spare();
 

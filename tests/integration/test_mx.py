@@ -157,6 +157,17 @@ class MxTest(harness.Case):
     def test_mx_without_address_never_falls_back(self):
         self.expect_bounced(**{"no-address.test": "5.4.4", "no-host.test": "5.4.4", "literal.test": "5.4.4"})
 
+    def test_all_mail_to_mx_without_address_bounces(self):
+        """FAULTS 81: not one message for each attempt while the others wait and expire."""
+        to = [f"reader{i}@{domain}.test" for i in range(150) for domain in ("no-host", "no-address")]
+        self.engine.put("many.bsmtp", harness.bsmtp([("news@sender.test", [each], CONTENT) for each in to]))
+        code, output = self.engine.run()
+        self.assertEqual(code, 0, output)
+        records = self.engine.log()
+        self.assertEqual(sorted(harness.address_of(r) for r in records), sorted(to))
+        self.assertEqual({(r["type"], harness.enhanced(r)) for r in records}, {("Bounce", "5.4.4")})
+        self.assert_nobody_got_it()
+
     def test_dns_failures_wait(self):
         # Knot says SERVFAIL for a zone it cannot load and REFUSED for what is not its own.
         self.expect_waiting("broken", "elsewhere.example", "mx-servfail.test")
