@@ -397,8 +397,10 @@ void Shard::invite(Site& site, ReadyWindow& window, int64_t expires_ms) {
 }
 
 void Shard::reconfigure(const RetrySchedule& schedule, const std::vector<AddressBlock>& prohibited) {
-    schedule_ = schedule;
     prohibited_ = prohibited;
+    if (schedule == schedule_) return;
+    schedule_ = schedule;
+    backlog_->schedule_changed();
 }
 
 // ---- holds

@@ -80,9 +80,11 @@ RecordChain& Backlog::flow_of(Domain& home, const Record& record) {
 }
 
 void Backlog::watch_age(Domain& home, int64_t created_s) {
-    if (home.oldest_s != INT64_MAX) ages_.erase({home.oldest_s + schedule_.max_age_s, home.id});
+    if (home.oldest_s != INT64_MAX) ages_.erase({home.age_due_s, home.id});
     home.oldest_s = created_s;
-    if (created_s != INT64_MAX) ages_.emplace(created_s + schedule_.max_age_s, home.id);
+    if (created_s == INT64_MAX) return;
+    home.age_due_s = created_s + schedule_.max_age_s;
+    ages_.emplace(home.age_due_s, home.id);
 }
 
 void Backlog::add_deferred(Domain& home, RecordId id) {

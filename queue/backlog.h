@@ -95,6 +95,9 @@ class Backlog final : private Timer {
     void park(DomainId domain, int64_t until_s, std::string why);
     void unpark(DomainId domain);
 
+    // max_age or the waits are others now: what rests is watched by them. The walk follows.
+    void schedule_changed();
+
     // What is in force from now on; null: nothing. The walk follows.
     void set_holds(std::shared_ptr<const HoldTable> holds);
     const HoldTable* holds() const { return holds_.get(); }
@@ -151,7 +154,8 @@ class Backlog final : private Timer {
         uint32_t version = 0;   // of the holds by which its records were looked at
         bool sweeping = false;      // in idle_, to be looked at by sweep()
         int64_t parked_until_s = 0;
-        int64_t oldest_s = INT64_MAX;  // no ready record's file was claimed earlier; it is in ages_ with this
+        int64_t oldest_s = INT64_MAX;  // no ready record's file was claimed earlier; it is in ages_
+        int64_t age_due_s = 0;         // with this
         std::string why;
 
         PriorityClass& of(Priority priority) { return classes[static_cast<size_t>(priority)]; }

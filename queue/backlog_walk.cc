@@ -1,4 +1,4 @@
-// The walk of the backlog after a change of what is held, in slices of the shard's turn; flushes ride on it.
+// The walk of the backlog after a change of what is held, or of the schedule, in slices of the shard's turn; flushes ride on it.
 //
 //   domains -> [buckets of deferred records] -> [what is held, by age] -> end
 //
@@ -67,6 +67,12 @@ void Backlog::flush(std::shared_ptr<const HoldTable> selection) {
     begin_walk();
 }
 
+// What is ready is watched by another age, what is deferred goes to other buckets, what is held is judged by its age.
+void Backlog::schedule_changed() {
+    walk_.deferred = walk_.ages = true;
+    begin_walk();
+}
+
 // From the beginning, also when one is under way: what it has done already costs little to find done.
 void Backlog::begin_walk() {
     walk_.stage = Walk::Stage::domains;
@@ -95,6 +101,7 @@ void Backlog::walk_domains() {
             some.push_back(entry->first);
     for (const DomainId id : some) {
         Domain& home = domain(id);
+        if (home.oldest_s != INT64_MAX && home.age_due_s != home.oldest_s + schedule_.max_age_s) watch_age(home, home.oldest_s);
         if (!walk_.flushes.empty()) flush_park(home);
         if (home.version != holds_version_) fill(home);
     }

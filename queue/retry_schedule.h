@@ -15,6 +15,8 @@ struct RetrySchedule {
     std::vector<DurationMs> retry_after_ms;
     int64_t max_age_s = 0;  // from the claim of the file
 
+    bool operator==(const RetrySchedule&) const = default;
+
     // The wait after attempt number `attempts` (from 1) failed, in seconds, at least 1.
     int64_t wait_s(uint32_t attempts, Random& random) const {
         const size_t step = std::min<size_t>(attempts > 0 ? attempts - 1 : 0, retry_after_ms.size() - 1);

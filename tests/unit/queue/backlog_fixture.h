@@ -96,6 +96,12 @@ class BacklogTest : public ::testing::Test {
         }
         return got;
     }
+    void change_max_age(int64_t max_age_s) {
+        schedule_.max_age_s = max_age_s;
+        backlog_->schedule_changed();
+        while (backlog_->walk()) {
+        }
+    }
     std::map<DomainId, Backlog::DomainCounts> domains() {
         std::map<DomainId, Backlog::DomainCounts> all;
         backlog_->for_each_domain(

@@ -141,6 +141,21 @@ TEST_F(BacklogHolds, MaxAgeHoldsForWhatIsSuspended) {
     EXPECT_EQ(backlog_->counts().held, 0u);
 }
 
+TEST_F(BacklogHolds, AChangeOfMaxAgeHoldsForWhatIsSuspended) {
+    const int64_t old_age_s = schedule_.max_age_s;
+    const FileSlot old = add_file(now_s() - old_age_s + 2);
+    accept({.domain = a_, .campaign = x_, .file = old}, 100);
+    set({suspension_of(HoldScope::campaign, "x")});
+    walk_to_the_end();
+    change_max_age(2 * old_age_s);
+    const int64_t until_s = now_s() + 4;
+    ASSERT_TRUE(loop_.run_until([&] { return now_s() >= until_s; }));
+    EXPECT_EQ(backlog_->counts().held, 100u);
+    change_max_age(old_age_s);
+    EXPECT_EQ(owner_.expired.size(), 100u) << "at once, not at the next look at the ages";
+    EXPECT_EQ(backlog_->counts().held, 0u);
+}
+
 TEST_F(BacklogHolds, FlushMakesRetriesOfTheSelectionDueAndEndsItsParks) {
     const int64_t later = now_s() + 1'000;
     const auto defer = [&](DomainId domain, LabelId campaign, uint16_t attempts) {

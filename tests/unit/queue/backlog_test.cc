@@ -376,5 +376,60 @@ TEST_F(BacklogTest, WhatIsTooOldExpiresInAParkAndBehindALimit) {
     EXPECT_THAT(pull_announced(), ::testing::UnorderedElementsAre(young, also_young));
 }
 
+// A change of max_age holds for what rests: unpulled, parked and deferred mail alike.
+TEST_F(BacklogTest, ALoweredMaxAgeHoldsForWhatRests) {
+    const FileSlot old = add_file(now_s() - 100);
+    std::set<RecordId> aged;
+    for (const RecordId id : accept({.domain = 1, .file = old}, 300)) aged.insert(id);  // nobody pulls
+    backlog_->park(2, now_s() + 3'600, "down");
+    aged.insert(accept({.domain = 2, .file = old}));
+    aged.insert(accept({.domain = 3, .due_s = now_s() + 3'600, .file = old}));
+    const RecordId young = accept({.domain = 3, .due_s = now_s() + 3'600});
+    change_max_age(50);
+    ASSERT_TRUE(loop_.run_until([&] { return owner_.expired.size() >= aged.size(); }, 5'000)) << owner_.expired.size();
+    EXPECT_EQ(std::set(owner_.expired.begin(), owner_.expired.end()), aged);
+    EXPECT_EQ(owner_.expired.size(), aged.size()) << "each once";
+    EXPECT_EQ(backlog_->held(), 1u);
+    EXPECT_LE(backlog_->counts().next_due_s, now_s() + 50) << "it comes due to expire";
+    EXPECT_EQ(arena_[young].attempts, 0u);
+}
+
+TEST_F(BacklogTest, ARaisedMaxAgeKeepsWhatRests) {
+    const int64_t old_age_s = schedule_.max_age_s, later = now_s() + 3'600;
+    const FileSlot old = add_file(now_s() - old_age_s + 2);
+    accept({.domain = 1, .file = old}, 300);  // nobody pulls
+    backlog_->park(2, later, "down");
+    accept({.domain = 2, .file = old});
+    accept({.domain = 3, .due_s = later, .file = old});
+    change_max_age(2 * old_age_s);
+    const int64_t until_s = now_s() + 4;  // past the old age of all of them
+    ASSERT_TRUE(loop_.run_until([&] { return now_s() >= until_s; }));
+    EXPECT_TRUE(owner_.expired.empty());
+    EXPECT_EQ(backlog_->held(), 302u);
+    EXPECT_EQ(backlog_->next_due_s(3), later) << "not early either";
+    change_max_age(old_age_s);
+    EXPECT_TRUE(loop_.run_until([&] { return owner_.expired.size() == 302; }, 5'000)) << owner_.expired.size();
+}
+
+// Nothing of a domain that is forgotten comes due later.
+TEST_F(BacklogTest, ADomainForgottenAfterAChangeOfMaxAgeLeavesNothing) {
+    const int64_t old_age_s = schedule_.max_age_s;
+    const FileSlot old = add_file(now_s() - old_age_s + 4);
+    for (const int64_t age_s : {old_age_s + 1'000, old_age_s - 1}) {
+        accept({.domain = 1, .file = old});
+        schedule_.max_age_s = age_s;  // the domain is forgotten before the walk comes by, or after it
+        pull_announced();
+        backlog_->refill(1);
+        ASSERT_TRUE(loop_.run_until([&] { return domains().empty(); }));
+        backlog_->schedule_changed();
+        while (backlog_->walk()) {
+        }
+    }
+    const int64_t until_s = now_s() + 5;
+    ASSERT_TRUE(loop_.run_until([&] { return now_s() >= until_s; }));
+    EXPECT_TRUE(owner_.expired.empty());
+    EXPECT_TRUE(domains().empty());
+}
+
 }  // namespace
 }  // namespace postrider
