@@ -313,7 +313,7 @@ LedgerCount Shard::ledger_count() const {
     LedgerCount count;
     count.accepted = metrics_.accepted.get();
     count.finals = metrics_.final_recipients();
-    count.backlog = backlog_->held() + doomed_.count;
+    count.backlog = backlog_->held() + doomed_.count + aged_.count;
     dispatcher_->for_each_worker([&](const SiteWorker& worker) { count.sessions += worker.carried(); });
     count.posted = posted_;
     count.received = received_;

@@ -136,7 +136,7 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
 
     // BacklogOwner
     void announce(ReadyWindow& window) override;
-    void expire(RecordId id) override;
+    void expire(RecordId id) override { shared_.arena.append(aged_, id); }
     void cancel(RecordId id) override { shared_.arena.append(doomed_, id); }
     HoldTable::Verdict judge_site(const HoldTable& holds, SiteId site) override;
     void try_now(SiteId site) override;
@@ -182,6 +182,8 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     void file_settled(FileSlot slot);
     void forget(FileId id);
     bool settle_doomed();
+    void settle_cancelled(RecordId id);
+    void settle_aged(RecordId id);
     void run_calls();
     void count();
     void count_connections();
@@ -239,7 +241,7 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     std::unique_ptr<Intake> intake_;
     std::shared_ptr<const HoldTable> holds_;
     std::unordered_map<DomainId, LastReply> last_replies_;
-    RecordChain doomed_;  // cancelled: to be logged and settled, a slice each turn
+    RecordChain doomed_, aged_;  // cancelled, past max_age: to be logged and settled, a slice each turn
     Gate gate_;
     LoadedMessage scratch_;
     RecipientText scratch_recipient_;

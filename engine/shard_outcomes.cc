@@ -8,7 +8,7 @@ namespace postrider {
 namespace {
 
 constexpr size_t kRepliesKept = 4'096, kReplyKeptOctets = 300;
-constexpr size_t kDoomedAtOnce = 64;  // each may read from the disk
+constexpr size_t kDoomedAtOnce = 64;  // of each kind; each may read from the disk
 
 LoggedResponse logged(const Outcome& outcome) {
     LoggedResponse response;
@@ -211,7 +211,7 @@ void Shard::put_off(RecordId id, const Outcome& outcome) {
     defer(id);
 }
 
-void Shard::expire(RecordId id) {
+void Shard::settle_aged(RecordId id) {
     Outcome outcome;
     outcome.code = 551;
     outcome.enhanced = {5, 4, 7};  // RFC 3463 3.5: delivery time expired
@@ -220,24 +220,27 @@ void Shard::expire(RecordId id) {
     give_up(id, outcome, LogType::expiration, RecordKind::expired);
 }
 
-// A slice of what is cancelled; true when there is more.
-bool Shard::settle_doomed() {
-    if (doomed_.empty()) return false;
+void Shard::settle_cancelled(RecordId id) {
+    const Record& record = shared_.arena[id];
+    const Hold* by = nullptr;
+    if (holds_) by = holds_->of(record.domain, record.campaign, record.tenant).cancelled_by;
     Outcome outcome;
     outcome.code = 551;
     outcome.enhanced = {5, 7, 1};  // RFC 3463 3.8: not authorized, message refused; as KumoMTA's AdminBounce
-    for (size_t i = 0; i < kDoomedAtOnce && !doomed_.empty(); ++i) {
-        const RecordId id = shared_.arena.pop(doomed_);
-        const Record& record = shared_.arena[id];
-        const Hold* by = nullptr;
-        if (holds_) by = holds_->of(record.domain, record.campaign, record.tenant).cancelled_by;
-        outcome.text = "cancelled by the operator";
-        if (by) outcome.text = "cancelled by " + by->cancelled_by.who;
-        if (by && !by->cancelled_by.reason.empty()) outcome.text += ": " + by->cancelled_by.reason;
-        metrics_.cancelled.add();
-        give_up(id, outcome, LogType::admin_bounce, RecordKind::cancelled);
-    }
-    return !doomed_.empty();
+    outcome.text = "cancelled by the operator";
+    if (by) outcome.text = "cancelled by " + by->cancelled_by.who;
+    if (by && !by->cancelled_by.reason.empty()) outcome.text += ": " + by->cancelled_by.reason;
+    metrics_.cancelled.add();
+    give_up(id, outcome, LogType::admin_bounce, RecordKind::cancelled);
+}
+
+// A slice of what is cancelled or too old; true when there is more. Of millions, no more than can be recorded: on a full disk
+// their lines and results would be held in memory.
+bool Shard::settle_doomed() {
+    if ((doomed_.empty() && aged_.empty()) || !may_send()) return false;
+    for (size_t i = 0; i < kDoomedAtOnce && !doomed_.empty(); ++i) settle_cancelled(shared_.arena.pop(doomed_));
+    for (size_t i = 0; i < kDoomedAtOnce && !aged_.empty(); ++i) settle_aged(shared_.arena.pop(aged_));
+    return !doomed_.empty() || !aged_.empty();
 }
 
 void Shard::on_durable(std::span<const Release> releases) {

@@ -44,7 +44,7 @@ class BacklogOwner {
     virtual ~BacklogOwner() = default;
     // The window has mail and must reach the worker of the domain's site; it comes with a reference.
     virtual void announce(ReadyWindow& window) = 0;
-    // The record is past max_age; the owner logs it and settles it.
+    // The record is past max_age; the owner logs it and settles it in its own time.
     virtual void expire(RecordId id) = 0;
     // The record is cancelled; the owner settles it in its own time.
     virtual void cancel(RecordId id) = 0;

@@ -58,11 +58,11 @@ class Rehearsal : public ::testing::Test {
     void start_engine(unsigned shards, const std::string& shaping = "", const std::string& more = "") {
         write(folder_ / "shaping.toml", shaping);
         write(folder_ / "postrider.toml",
-              fmt::format("[server]\nhostname = \"client.test\"\nspool = \"spool\"\nlog = \"delivery.jsonl\"\n"
+              fmt::format("[server]\nhostname = \"client.test\"\nspool = \"spool\"\nlog = \"{}\"\n"
                           "shards = {}\nshutdown_timeout = \"20s\"\n[dns]\nservers = [\"{}\"]\n"
                           "[smtp]\nport = {}\nprohibited_hosts = []\n[retry]\nretry_after = [\"1s\"]\n"
                           "[shaping]\nfiles = [\"shaping.toml\"]\n{}",
-                          shards, sink_->dns_address(), sink_->smtp_port(), more));
+                          log_, shards, sink_->dns_address(), sink_->smtp_port(), more));
         auto loaded = load_config((folder_ / "postrider.toml").string(), "client.test");
         for (const auto& problem : loaded.problems) ADD_FAILURE() << problem.to_string();
         auto engine = Engine::start(std::move(loaded.config));
@@ -143,6 +143,7 @@ class Rehearsal : public ::testing::Test {
     }
 
     std::filesystem::path folder_;
+    std::string log_ = "delivery.jsonl";
     std::unique_ptr<Sink> sink_;
     std::unique_ptr<Engine> engine_;
 };
