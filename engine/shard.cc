@@ -149,7 +149,10 @@ void Shard::register_mail() {
                             static_cast<int64_t>(mail.c));
     });
     reactor_->on_mail(kTryNow, [this](const Mail& mail) { dispatcher_->end_park(mail.a); });
-    reactor_->on_mail(kForget, [this](const Mail& mail) { journal_->forget(mail.b); });
+    reactor_->on_mail(kForget, [this](const Mail& mail) {
+        reader_.forget_removed(mail.a, mail.b);
+        journal_->forget(mail.b);
+    });
 }
 
 // ---- running

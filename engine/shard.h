@@ -180,7 +180,7 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     void register_mail();
     void on_durable(std::span<const Release> releases);
     void file_settled(FileSlot slot);
-    void forget(FileId id);
+    void forget(FileSlot slot, FileId id);
     bool settle_doomed();
     void settle_cancelled(RecordId id);
     void settle_aged(RecordId id);

@@ -263,14 +263,14 @@ void Shard::file_settled(FileSlot slot) {
     POSTRIDER_CRASH_POINT("remove.file.after");
     shared_.files.remove(slot);
     // A file that could not be removed is found at the next start: its records must be there to say that all is done.
-    if (removed || removed.error().code == ENOENT) forget(id);
+    if (removed || removed.error().code == ENOENT) forget(slot, id);
 }
 
-// The file is gone: segments that speak of it may be any shard's.
-void Shard::forget(FileId id) {
+// The file is gone: segments that speak of it, and descriptors that keep its disk space, may be any shard's.
+void Shard::forget(FileSlot slot, FileId id) {
     journal_->forget(id);
     for (ShardId to = 0; to < shared_.shards; ++to)
-        if (to != reactor_->shard()) reactor_->post(to, Mail{kForget, 0, 0, id, 0});
+        if (to != reactor_->shard()) reactor_->post(to, Mail{kForget, 0, slot, id, 0});
 }
 
 // ---- what the intake refused
@@ -313,7 +313,7 @@ void Shard::refused_file(FileId id, const std::string& name, uint64_t size, cons
     record.created_s = now_s();
     record.file = name;
     log_->append(record);
-    if (id) forget(id);
+    if (id) forget(0, id);  // no shard has sent from it
 }
 
 }  // namespace postrider

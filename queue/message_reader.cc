@@ -224,4 +224,9 @@ void MessageReader::forget(FileSlot slot) {
     open_.erase(found);
 }
 
+void MessageReader::forget_removed(FileSlot slot, FileId id) {
+    auto found = open_.find(slot);
+    if (found != open_.end() && found->second->file.id == id && found->second->users == 0) forget(slot);
+}
+
 }  // namespace postrider

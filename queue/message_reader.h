@@ -94,6 +94,8 @@ class MessageReader {
 
     // The file was removed: its descriptor would keep the disk space. Nothing loaded may use it.
     void forget(FileSlot slot);
+    // The same of a file that another shard has removed: what has its slot now is left alone.
+    void forget_removed(FileSlot slot, FileId id);
 
   private:
     Result<OpenFile*> open(FileSlot slot);

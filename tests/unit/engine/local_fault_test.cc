@@ -79,5 +79,19 @@ TEST_F(LocalFaults, NothingIsCancelledOrExpiresOnAFullDisk) {
     (void)engine_->join();
 }
 
+TEST_F(LocalFaults, NoShardKeepsARemovedFileOpen) {
+    constexpr size_t kCount = 3'000;
+    SinkOptions options = plain_sink();
+    options.sites = 8;
+    options.spread = true;
+    start_sink(options);
+    submit_many(kCount, [](size_t i) { return fmt::format("d{}.test", i % 60); }, 100);
+    start_engine(3);
+    ASSERT_TRUE(wait_finals(kCount));
+    ASSERT_TRUE(wait_for([&] { return files_left() == 0; }));
+    EXPECT_TRUE(wait_for([&] { return removed_and_open() == 0; }, 3)) << removed_and_open();
+    end_engine();
+}
+
 }  // namespace
 }  // namespace postrider

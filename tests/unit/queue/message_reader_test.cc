@@ -138,6 +138,31 @@ TEST_F(MessageReaderTest, KeepsFewFilesOpenAndForgetsThoseThatAreGone) {
     EXPECT_EQ(run.loaded().size(), 300u);
 }
 
+// Another shard has removed the file: its descriptor is closed, unless the slot or the message is in use again.
+TEST_F(MessageReaderTest, AFileThatAnotherShardRemovedIsClosed) {
+    for (const char* name : {"a.bsmtp", "b.bsmtp"}) spool_.drop(name, batch({"a@x.example"}));
+    Run run(*this);
+    run.start_and_settle();
+    ASSERT_EQ(run.owner.records.size(), 2u);
+    const auto open_files = [] { return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {}); };
+    const auto before = open_files();
+    EXPECT_EQ(run.loaded().size(), 2u);
+    ASSERT_EQ(open_files() - before, 4) << "data and index of each";
+    const FileSlot first = run.owner.records[0].file, second = run.owner.records[1].file;
+    const FileId id = run.files[first].id;
+    run.reader.forget_removed(second, id);
+    EXPECT_EQ(open_files() - before, 4) << "the slot is another file's";
+    LoadedMessage held;
+    ASSERT_TRUE(run.reader.load(run.owner.records[0], held));
+    run.reader.forget_removed(first, id);
+    EXPECT_EQ(content(run, held), "Subject: x\n\nhello\n");
+    run.reader.unload(held);
+    run.reader.forget_removed(first, id);
+    EXPECT_EQ(open_files() - before, 2);
+    run.reader.forget_removed(first, id);
+    EXPECT_EQ(open_files() - before, 2);
+}
+
 // A slot is used again by another file: what was open under it is not that file.
 TEST_F(MessageReaderTest, ASlotUsedAgainIsAnotherFile) {
     spool_.drop("a.eml", eml({"a@x.example"}));
