@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <string>
+#include <utility>
 
 #include "engine/io/crash_points.h"
 
@@ -40,6 +42,18 @@ Result<void> end_with_a_line(int fd, uint64_t size) {
     const size_t last_end = std::string_view(tail).substr(0, *got).rfind('\n');
     if (last_end != std::string::npos) return files::truncate(fd, from + last_end + 1);
     return from == 0 ? files::truncate(fd, 0) : files::write_at(fd, "\n", 1, size);
+}
+
+// One for each file that is open, whichever shard opened it first.
+std::shared_ptr<LogEnd> end_of(const struct stat& status) {
+    static std::mutex mutex;
+    static std::map<std::pair<dev_t, ino_t>, std::weak_ptr<LogEnd>> ends;
+    std::scoped_lock lock(mutex);
+    std::erase_if(ends, [](const auto& known) { return known.second.expired(); });
+    auto& known = ends[{status.st_dev, status.st_ino}];
+    auto end = known.lock();
+    if (!end) known = end = std::make_shared<LogEnd>();
+    return end;
 }
 
 }  // namespace
@@ -82,7 +96,7 @@ Result<DeliveryLog::Target> DeliveryLog::open_target() const {
     if (regular)
         if (auto synced = files::sync_all(dir->get()); !synced)
             return fail("delivery log " + path_ + ": " + synced.error().text, synced.error().code);
-    return Target{std::move(*fd), regular};
+    return Target{std::move(*fd), regular, end_of(*status)};
 }
 
 Result<std::unique_ptr<DeliveryLog>> DeliveryLog::open(std::string path) {
@@ -99,7 +113,6 @@ Result<void> DeliveryLog::reopen() {
     if (target_.regular) retired_.push_back(std::move(target_.fd));
     target_ = std::move(*target);
     unsynced_ = false;
-    torn_ = false;
     reserved_to_ = 0;
     since_look_ = kLookEvery;
     POSTRIDER_CRASH_POINT("log.reopened");
@@ -133,10 +146,9 @@ void DeliveryLog::write_early() {
 Result<void> DeliveryLog::write_buffer() {
     if (buffer_.empty()) return {};
     if (since_look_ >= kLookEvery) renew_reserve();
-    if (std::exchange(torn_, false)) buffer_.insert(0, 1, '\n');
     POSTRIDER_CRASH_POINT("log.write.before");
     size_t done = 0;
-    auto written = files::write_on(target_.fd.get(), buffer_.data(), buffer_.size(), done);
+    auto written = write_at_end(done);
     POSTRIDER_CRASH_POINT("log.write.after");
     since_look_ += done;
     unsynced_ |= done > 0 && target_.regular;
@@ -149,12 +161,22 @@ Result<void> DeliveryLog::write_buffer() {
     return {};
 }
 
-// A line of which a part was written is written again, whole, behind an end for the part: other shards append meanwhile.
+// Whoever writes next ends a line that a full disk has cut, its own or another shard's.
+Result<void> DeliveryLog::write_at_end(size_t& done) {
+    std::scoped_lock lock(target_.end->mutex);
+    if (target_.end->torn) {
+        size_t ended = 0;
+        if (auto end = files::write_on(target_.fd.get(), "\n", 1, ended); !end) return end;
+    }
+    auto written = files::write_on(target_.fd.get(), buffer_.data(), buffer_.size(), done);
+    target_.end->torn = done > 0 && buffer_[done - 1] != '\n';
+    return written;
+}
+
+// A line of which a part was written is written again, whole.
 void DeliveryLog::keep_unwritten(size_t written) {
     const size_t last_end = written > 0 ? buffer_.rfind('\n', written - 1) : std::string::npos;
-    const size_t whole = last_end == std::string::npos ? 0 : last_end + 1;
-    torn_ = written > whole;
-    buffer_.erase(0, whole);
+    buffer_.erase(0, last_end == std::string::npos ? 0 : last_end + 1);
 }
 
 Result<void> DeliveryLog::begin_commit(std::vector<int>& to_sync) {

@@ -22,6 +22,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -88,6 +89,12 @@ class LogFormatter {
     char date_time_[20] = {};  // "2026-11-23T18:52:22."
 };
 
+// The end of a file to which several shards append. Its mutex is held for a write, of up to 256 KiB, not for a line.
+struct LogEnd {
+    std::mutex mutex;
+    bool torn = false;  // the disk was full in the middle of a line
+};
+
 class DeliveryLog final : public CommitParticipant {
   public:
     // Cuts a line that a crash has torn off the end of a log that an earlier run left. Before any writer opens it: a line
@@ -132,11 +139,13 @@ class DeliveryLog final : public CommitParticipant {
     void write_early();
     Result<void> write_buffer();
     void renew_reserve();
+    Result<void> write_at_end(size_t& done);
     void keep_unwritten(size_t written);
 
     struct Target {
         FileDescriptor fd;
         bool regular = true;  // a device or a pipe is written, never synced
+        std::shared_ptr<LogEnd> end;
     };
 
     explicit DeliveryLog(std::string path) : path_(std::move(path)) {}
@@ -151,7 +160,6 @@ class DeliveryLog final : public CommitParticipant {
     std::optional<Error> failure_;  // of an early write, told by the next that can
     bool unsynced_ = false;  // written since the last commit began
     bool full_ = false;      // the last write found no space
-    bool torn_ = false;      // the disk was full in the middle of a line
     bool space_low_ = false;
     bool reserves_ = true;   // the file system can
     uint64_t reserved_to_ = 0, reserve_left_ = 0;

@@ -458,6 +458,59 @@ TEST(DeliveryLog, AnEarlyWriteThatFailsIsToldBeforeTheTurnsSends) {
     EXPECT_FALSE(write(*log));  // for good: never tried again
 }
 
+// A full disk cuts a line of one shard; when there is space again another one may be the first to write.
+TEST(DeliveryLog, ALineAfterAnotherShardsTornLineIsWhole) {
+    for (const bool rotated : {false, true}) {
+        Folder dir;
+        const std::string path = dir / "delivery.jsonl";
+        auto torn = std::move(*DeliveryLog::open(path)), other = std::move(*DeliveryLog::open(path));
+        LogRecord r = full_record();
+        for (const char* sender : {"one", "two", "three"}) {
+            r.sender = sender;
+            torn->append(r);
+        }
+        r.sender = "other";
+        other->append(r);
+        const auto with_room = [](rlim_t octets, auto call) {
+            rlimit before;
+            ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+            const rlimit small{.rlim_cur = octets, .rlim_max = before.rlim_max};
+            const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+            ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+            call();
+            ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+            std::signal(SIGXFSZ, handler);
+        };
+        const rlim_t in_the_second = format(full_record()).size() * 3 / 2;
+        with_room(in_the_second, [&] {
+            EXPECT_FALSE(torn->write_gathered());
+            EXPECT_FALSE(other->write_gathered()) << "it finds no room to end the line either";
+            EXPECT_FALSE(torn->write_gathered());
+        });
+        EXPECT_EQ(std::filesystem::file_size(path), in_the_second);
+        if (rotated) {
+            std::filesystem::rename(path, dir / "old.jsonl");
+            ASSERT_TRUE(torn->reopen());
+        }
+        EXPECT_TRUE(other->write_gathered());
+        EXPECT_TRUE(torn->write_gathered());
+        std::vector<std::string> senders;
+        auto lines = lines_of(path);
+        if (rotated) {
+            const auto old = lines_of(dir / "old.jsonl");
+            lines.insert(lines.begin(), old.begin(), old.end());
+        }
+        size_t fragments = 0;
+        for (const auto& line : lines) {
+            const Json parsed = Json::parse(line, nullptr, false);
+            fragments += parsed.is_discarded();
+            if (!parsed.is_discarded()) senders.push_back(parsed["sender"]);
+        }
+        EXPECT_EQ(fragments, 1u);
+        EXPECT_EQ(senders, (std::vector<std::string>{"one", "other", "two", "three"}));
+    }
+}
+
 // A full disk is no failure: the lines stay gathered, and are not tried again line by line.
 TEST(DeliveryLog, AnEarlyWriteWithoutSpaceKeepsTheLines) {
     auto log = std::move(*DeliveryLog::open("/dev/full"));
