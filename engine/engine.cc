@@ -27,21 +27,26 @@ Result<std::vector<EgressSource>> make_sources(const Config& config) {
 
 }  // namespace
 
-// Every connection is a descriptor, and so are the spool's folders and open files. Answers how many connections fit.
-Result<uint32_t> raise_descriptor_limit(uint32_t connections) {
-    constexpr rlim_t kOthers = 1024;
+// Every connection is a descriptor, and the file it sends from may be another. What shards keep open beside (files and their
+// indexes, message_reader.h) and the spool's folders come on top. Answers how many connections fit.
+Result<uint32_t> raise_descriptor_limit(uint32_t connections, size_t shards) {
+    constexpr rlim_t kLeast = 2048, kFolders = 512, kOfAShard = 384;
+    static_assert(kOfAShard > 2 * MessageReader::kOpenFiles);
+    const rlim_t others = kFolders + shards * kOfAShard;
     rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return fail_errno("getrlimit");
-    const rlim_t wanted = connections + kOthers;
+    const rlim_t wanted = 2 * rlim_t{connections} + others;
     if (limit.rlim_cur < wanted) {
         limit.rlim_cur = std::min(wanted, limit.rlim_max);
         if (setrlimit(RLIMIT_NOFILE, &limit) != 0) return fail_errno("setrlimit");
     }
     if (limit.rlim_cur >= wanted) return connections;
-    if (limit.rlim_cur < 2 * kOthers)
+    if (limit.rlim_cur < kLeast)
         return fail(fmt::format("only {} file descriptors are allowed to this process; raise them with ulimit -n",
                                 limit.rlim_cur));
-    const auto fit = static_cast<uint32_t>(limit.rlim_cur - kOthers);
+    // With many shards a quarter at least: what they keep open is seldom all there.
+    const rlim_t rest = std::max(limit.rlim_cur - std::min(others, limit.rlim_cur), limit.rlim_cur / 2);
+    const auto fit = static_cast<uint32_t>(std::min<rlim_t>(connections, rest / 2));
     if (fit < connections / 2)
         std::fprintf(stderr, "postrider: %u of [limits] connections = %u fit into the %llu file descriptors allowed; raise "
                      "them with ulimit -n\n", fit, connections, static_cast<unsigned long long>(limit.rlim_cur));
@@ -151,10 +156,10 @@ Result<std::unique_ptr<Engine>> Engine::start(Config config) {
     std::unique_ptr<Engine> engine(new Engine);
     auto sources = make_sources(config);
     if (!sources) return std::unexpected(sources.error());
-    auto fit = raise_descriptor_limit(config.limits.connections);
+    const size_t count = config.server.shards ? config.server.shards : cores();
+    auto fit = raise_descriptor_limit(config.limits.connections, count);
     if (!fit) return std::unexpected(fit.error());
     config.limits.connections = *fit;
-    const size_t count = config.server.shards ? config.server.shards : cores();
     engine->shared_ = std::make_unique<SharedState>(std::move(config), count, std::move(*sources));
     SharedState& shared = *engine->shared_;
     auto tls = TlsContext::make(TlsLevel::opportunistic, shared.tls_sessions);

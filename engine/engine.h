@@ -35,7 +35,7 @@ struct Ledger {
 };
 
 // Room for so many connections beside what else needs descriptors; answers how many fit.
-Result<uint32_t> raise_descriptor_limit(uint32_t connections);
+Result<uint32_t> raise_descriptor_limit(uint32_t connections, size_t shards);
 
 class Engine {
   public:

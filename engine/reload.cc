@@ -62,7 +62,7 @@ Reloaded reload(Engine& engine) {
     SharedState& shared = engine.shared();
     RetrySchedule schedule{wanted.retry.retry_after_ms, wanted.retry.max_age_ms / kMsPerSecond};
     shared.memory_limit = wanted.limits.memory;
-    if (auto fit = raise_descriptor_limit(wanted.limits.connections)) shared.sockets.set(*fit);
+    if (auto fit = raise_descriptor_limit(wanted.limits.connections, shared.shards)) shared.sockets.set(*fit);
     engine.on_each_shard([&](Shard& shard) { shard.reconfigure(schedule, wanted.smtp.prohibited_hosts); });
     shared.shaping.replace_rules(std::move(wanted.shaping));
     result.told += now.file + ": read again; shaping, [retry], [limits] and prohibited_hosts are in force\n";

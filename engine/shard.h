@@ -182,14 +182,14 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     void file_settled(FileSlot slot);
     void forget(FileSlot slot, FileId id);
     bool settle_doomed();
-    void settle_cancelled(RecordId id);
-    void settle_aged(RecordId id);
+    bool settle_cancelled(RecordId id);
+    bool settle_aged(RecordId id);
     void run_calls();
     void count();
     void count_connections();
     void look_at_the_clock();
     void look_for_space();
-    void log_unsent(RecordId id, const Outcome& outcome, LogType type);
+    bool log_unsent(RecordId id, const Outcome& outcome, LogType type);
     void defer(RecordId id);
     void choose_queue(Record& record, const Envelope& envelope, const Outcome& outcome, const AttemptPlace& place);
     bool drain();
@@ -217,7 +217,7 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     void log(const Settled& settled);
     Task<void> answer_route(std::string domain, RouteAnswer answer);
     void remember_reply(DomainId domain, const Outcome& outcome, std::string_view host);
-    void give_up(RecordId id, const Outcome& outcome, LogType type, RecordKind kind);
+    bool give_up(RecordId id, const Outcome& outcome, LogType type, RecordKind kind);
     void finish(RecordId id, RecordKind kind, uint16_t attempt);
 
     SharedState& shared_;
@@ -241,7 +241,8 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     std::unique_ptr<Intake> intake_;
     std::shared_ptr<const HoldTable> holds_;
     std::unordered_map<DomainId, LastReply> last_replies_;
-    RecordChain doomed_, aged_;  // cancelled, past max_age: to be logged and settled, a slice each turn
+    RecordChain doomed_, aged_;    // cancelled, past max_age: to be logged and settled, a slice each turn
+    int64_t settle_again_ms_ = 0;  // of some the address could not be read
     Gate gate_;
     LoadedMessage scratch_;
     RecipientText scratch_recipient_;

@@ -9,6 +9,7 @@ namespace {
 
 constexpr size_t kRepliesKept = 4'096, kReplyKeptOctets = 300;
 constexpr size_t kDoomedAtOnce = 64;  // of each kind; each may read from the disk
+constexpr DurationMs kUnreadAgainMs = 1'000;
 
 LoggedResponse logged(const Outcome& outcome) {
     LoggedResponse response;
@@ -137,18 +138,22 @@ bool Shard::may_send() {
     return !commit_->holding() && !journal_->space_out() && !log_->space_out() && !journal_->many_gathered();
 }
 
-// No transaction was begun: the address is read for the log alone.
-void Shard::log_unsent(RecordId id, const Outcome& outcome, LogType type) {
+// No transaction was begun: the address is read for the log alone. False: nothing was logged, because a local fault keeps the
+// address of a recipient that would be final from being read.
+bool Shard::log_unsent(RecordId id, const Outcome& outcome, LogType type) {
     const Record& record = shared_.arena[id];
     Settled settled{.id = id, .recipient = shared_.domain_name(record.domain), .outcome = &outcome, .type = type};
-    const bool loaded = reader_.load(record, scratch_).has_value();
+    auto read = reader_.load(record, scratch_);
+    const bool loaded = read.has_value();
     if (loaded) {
         settled.message = &scratch_;
-        if (reader_.recipient(scratch_, record.recipient, scratch_recipient_))
-            settled.recipient = scratch_recipient_.address;
+        read = reader_.recipient(scratch_, record.recipient, scratch_recipient_);
+        if (read) settled.recipient = scratch_recipient_.address;
     }
-    log(settled);
+    const bool tells = read || type == LogType::transient_failure || !is_local_fault(read.error().code);
+    if (tells) log(settled);
     if (loaded) reader_.unload(scratch_);
+    return tells;
 }
 
 std::string Shard::recipient_address(const Record& record) {
@@ -185,17 +190,22 @@ void Shard::defer(RecordId id) {
     to_home(chain, record.domain);
 }
 
-// Without an attempt: the address is read for the log alone.
-void Shard::give_up(RecordId id, const Outcome& outcome, LogType type, RecordKind kind) {
-    log_unsent(id, outcome, type);
+// Without an attempt. False: not now, it cannot be told whose fate it is.
+bool Shard::give_up(RecordId id, const Outcome& outcome, LogType type, RecordKind kind) {
+    if (!log_unsent(id, outcome, type)) return false;
     finish(id, kind, shared_.arena[id].attempts);
+    return true;
 }
 
 void Shard::settle_unsent(RecordId id, const Outcome& outcome, bool counts) {
     Record& record = shared_.arena[id];
+    const uint16_t attempts = record.attempts;
     if (counts && record.attempts < UINT16_MAX) ++record.attempts;
     const bool bounced = outcome.kind == OutcomeKind::bounced;
-    log_unsent(id, outcome, bounced ? LogType::bounce : LogType::transient_failure);
+    if (!log_unsent(id, outcome, bounced ? LogType::bounce : LogType::transient_failure)) {
+        record.attempts = attempts;
+        return defer(id);  // and bounces then
+    }
     remember_reply(record.domain, outcome, {});
     if (bounced) {
         metrics_.bounced.add();
@@ -211,16 +221,17 @@ void Shard::put_off(RecordId id, const Outcome& outcome) {
     defer(id);
 }
 
-void Shard::settle_aged(RecordId id) {
+bool Shard::settle_aged(RecordId id) {
     Outcome outcome;
     outcome.code = 551;
     outcome.enhanced = {5, 4, 7};  // RFC 3463 3.5: delivery time expired
     outcome.text = "message is older than [retry] max_age";
+    if (!give_up(id, outcome, LogType::expiration, RecordKind::expired)) return false;
     metrics_.expired.add();
-    give_up(id, outcome, LogType::expiration, RecordKind::expired);
+    return true;
 }
 
-void Shard::settle_cancelled(RecordId id) {
+bool Shard::settle_cancelled(RecordId id) {
     const Record& record = shared_.arena[id];
     const Hold* by = nullptr;
     if (holds_) by = holds_->of(record.domain, record.campaign, record.tenant).cancelled_by;
@@ -230,17 +241,26 @@ void Shard::settle_cancelled(RecordId id) {
     outcome.text = "cancelled by the operator";
     if (by) outcome.text = "cancelled by " + by->cancelled_by.who;
     if (by && !by->cancelled_by.reason.empty()) outcome.text += ": " + by->cancelled_by.reason;
+    if (!give_up(id, outcome, LogType::admin_bounce, RecordKind::cancelled)) return false;
     metrics_.cancelled.add();
-    give_up(id, outcome, LogType::admin_bounce, RecordKind::cancelled);
+    return true;
 }
 
 // A slice of what is cancelled or too old; true when there is more. Of millions, no more than can be recorded: on a full disk
 // their lines and results would be held in memory.
 bool Shard::settle_doomed() {
-    if ((doomed_.empty() && aged_.empty()) || !may_send()) return false;
-    for (size_t i = 0; i < kDoomedAtOnce && !doomed_.empty(); ++i) settle_cancelled(shared_.arena.pop(doomed_));
-    for (size_t i = 0; i < kDoomedAtOnce && !aged_.empty(); ++i) settle_aged(shared_.arena.pop(aged_));
-    return !doomed_.empty() || !aged_.empty();
+    if ((doomed_.empty() && aged_.empty()) || reactor_->now_ms() < settle_again_ms_ || !may_send()) return false;
+    auto settle_some = [&](RecordChain& chain, auto settle) {
+        for (size_t some = std::min<size_t>(kDoomedAtOnce, chain.count); some > 0; --some) {
+            const RecordId id = shared_.arena.pop(chain);
+            if ((this->*settle)(id)) continue;
+            shared_.arena.append(chain, id);
+            settle_again_ms_ = reactor_->now_ms() + kUnreadAgainMs;
+        }
+    };
+    settle_some(doomed_, &Shard::settle_cancelled);
+    settle_some(aged_, &Shard::settle_aged);
+    return (!doomed_.empty() || !aged_.empty()) && reactor_->now_ms() >= settle_again_ms_;
 }
 
 void Shard::on_durable(std::span<const Release> releases) {

@@ -55,6 +55,7 @@ class LocalFaults : public test::Rehearsal {
     }
 };
 
+// Lines and results that cannot be written are held in memory: there must be no more of them than was in flight.
 TEST_F(LocalFaults, NothingIsCancelledOrExpiresOnAFullDisk) {
     constexpr uint64_t kCount = 6'000;
     start_sink(plain_sink());
@@ -79,6 +80,60 @@ TEST_F(LocalFaults, NothingIsCancelledOrExpiresOnAFullDisk) {
     (void)engine_->join();
 }
 
+// A final line names its recipient: whoever reads the log could not tell otherwise whose fate it was.
+TEST_F(LocalFaults, WithoutDescriptorsTheFatesWaitForTheirAddresses) {
+    constexpr uint64_t kCount = 300;
+    start_sink(plain_sink());
+    submit_many(kCount, [](size_t i) { return i % 2 ? "cancelled.test" : "aged.test"; }, 1);
+    start_engine(2);
+    const auto suspended = suspension_of("aged.test");
+    set_holds({suspension_of("cancelled.test"), suspended});
+    ASSERT_TRUE(wait_for([&] { return engine_->totals().accepted == kCount; }));
+    rlimit before;
+    ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+    const rlimit none{.rlim_cur = 3, .rlim_max = before.rlim_max};
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+    set_holds({cancel_of("cancelled.test"), suspended});
+    set_max_age(1);
+    const uint64_t finals = finals_after(2'500);
+    check_ledger();
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+    EXPECT_EQ(finals, 0u);
+    ASSERT_TRUE(wait_finals(kCount, 10)) << engine_->totals().finals();
+    end_engine();
+    std::map<std::string, std::set<std::string>> named;
+    std::ifstream log(folder_ / "delivery.jsonl");
+    size_t lines = 0;
+    for (std::string line; std::getline(log, line); ++lines) {
+        const auto record = nlohmann::json::parse(line);
+        named[record["type"]].insert(record["recipient"].get<std::string>());
+    }
+    EXPECT_EQ(lines, kCount);
+    EXPECT_EQ(named["AdminBounce"].size(), kCount / 2);
+    EXPECT_EQ(named["Expiration"].size(), kCount / 2);
+    for (const auto& [type, recipients] : named)
+        for (const auto& recipient : recipients) EXPECT_TRUE(recipient.contains('@')) << type << " " << recipient;
+    EXPECT_EQ(files_left(), 0u);
+}
+
+TEST_F(LocalFaults, DescriptorsForConnectionsTheirFilesAndTheShards) {
+    rlimit before;
+    ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+    const rlimit little{.rlim_cur = 1'024, .rlim_max = before.rlim_max};
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &little), 0);
+    const auto fit = raise_descriptor_limit(1'500, 4);
+    rlimit raised;
+    ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &raised), 0);
+    const auto all = raise_descriptor_limit(UINT32_MAX / 4, 4);  // more than any process may have
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+    if (before.rlim_max < 8'192) GTEST_SKIP() << "the hard limit is low";
+    ASSERT_TRUE(fit && all);
+    EXPECT_EQ(*fit, 1'500u);
+    EXPECT_EQ(raised.rlim_cur, 2 * 1'500u + 512 + 4 * 384);
+    EXPECT_LE(2 * rlim_t{*all}, before.rlim_max - 512 - 4 * 384);
+}
+
+// Every shard reads the files whose recipients it sends to; one of them removes the file.
 TEST_F(LocalFaults, NoShardKeepsARemovedFileOpen) {
     constexpr size_t kCount = 3'000;
     SinkOptions options = plain_sink();
