@@ -20,6 +20,13 @@ namespace {
 constexpr size_t kNamesAtOnce = 512;
 constexpr size_t kNamesKept = 4096;
 
+// Not every file system tells it in a listing. Every shard must know, because each takes its part of the folder.
+bool is_folder(int dir, const dirent& entry) {
+    if (entry.d_type != DT_UNKNOWN) return entry.d_type == DT_DIR;
+    const auto st = files::status_of(dir, entry.d_name);
+    return st && S_ISDIR(st->st_mode);
+}
+
 }  // namespace
 
 Result<void> Intake::start(std::span<const FileId> left_over, std::shared_ptr<RecoveredState> recovered) {
@@ -148,7 +155,7 @@ bool Intake::read_names() {
         }
         const std::string_view name = entry->d_name;
         if (name.front() == '.') continue;  // dotfiles, and "." and ".."
-        if (scanning_.empty() && entry->d_type == DT_DIR)
+        if (scanning_.empty() && is_folder(spool_.incoming(), *entry))
             scan(std::string(name));
         else if (mine(name))
             names_.push_back({scanning_, std::string(name)});

@@ -54,6 +54,7 @@ class IntakeTest : public ::testing::Test {
     // One run of the engine; a second one on the same spool is its restart.
     struct Run {
         IntakeTest& test;
+        MailExchange exchange;
         ShardLoop loop;
         FileTable files;
         RecordArena arena;
@@ -63,9 +64,11 @@ class IntakeTest : public ::testing::Test {
         Intake intake;
         MessageReader reader;
 
-        explicit Run(IntakeTest& t, const ContentRules& rules = {})
+        explicit Run(IntakeTest& t, const ContentRules& rules = {}, ShardId shard = 0, size_t shards = 1)
             : test(t),
-              intake(*loop, 1, *t.spool_, files, arena, supply, domains, labels, rules, owner),
+              exchange(shards),
+              loop(&exchange, shard),
+              intake(*loop, shards, *t.spool_, files, arena, supply, domains, labels, rules, owner),
               reader(*t.spool_, files, rules) {
             loop->each_turn([this] { return intake.slice(); });
         }

@@ -2,10 +2,22 @@
 // what it refuses.
 #include "queue/intake.h"
 
+#include <dirent.h>
+#include <dlfcn.h>
 #include <gmock/gmock.h>
 #include <sys/resource.h>
 
 #include "tests/unit/queue/intake_fixture.h"
+
+// A file system that tells no types in its listings, as some do.
+static bool no_types = false;
+
+extern "C" dirent* readdir(DIR* dir) {
+    static const auto next = reinterpret_cast<dirent* (*)(DIR*)>(dlsym(RTLD_NEXT, "readdir64"));
+    dirent* entry = next(dir);
+    if (entry && no_types) entry->d_type = DT_UNKNOWN;
+    return entry;
+}
 
 namespace postrider {
 namespace {
@@ -39,6 +51,23 @@ TEST_F(IntakeTest, FilesOfBeforeAndOfWhileItRuns) {
     EXPECT_EQ(count_files(spool_ / "new"), 1u) << "dotfiles are left alone";
     for (const FileSlot slot : run.owner.claims)
         EXPECT_EQ(run.files[slot].pending, run.files.name(slot) == "c.eml" ? 2u : 3u);
+}
+
+// Each shard takes its part of the names in each folder.
+TEST_F(IntakeTest, EveryShardServesAFolderWhoseTypeIsNotListed) {
+    for (int folder = 0; folder < 4; ++folder) {
+        ASSERT_EQ(mkdir((spool_ / fmt::format("new/p{}", folder)).c_str(), 0755), 0);
+        for (int i = 0; i < 10; ++i) spool_.drop(fmt::format("p{}/{}.eml", folder, i), eml({"a@one.example"}));
+    }
+    spool_.drop("a.eml", eml({"a@one.example"}));
+    no_types = true;
+    Run first(*this, {}, 0, 2), second(*this, {}, 1, 2);
+    first.start_and_settle();
+    second.start_and_settle();
+    no_types = false;
+    EXPECT_GT(first.owner.records.size(), 5u);
+    EXPECT_GT(second.owner.records.size(), 5u);
+    EXPECT_EQ(first.owner.records.size() + second.owner.records.size(), 41u);
 }
 
 TEST_F(IntakeTest, FoldersBelowNewAlsoThoseMadeLater) {
