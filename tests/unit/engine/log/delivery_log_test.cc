@@ -483,17 +483,17 @@ TEST(DeliveryLog, ALineAfterAnotherShardsTornLineIsWhole) {
         };
         const rlim_t in_the_second = format(full_record()).size() * 3 / 2;
         with_room(in_the_second, [&] {
-            EXPECT_FALSE(torn->write_gathered());
-            EXPECT_FALSE(other->write_gathered()) << "it finds no room to end the line either";
-            EXPECT_FALSE(torn->write_gathered());
+            EXPECT_FALSE(write(*torn));
+            EXPECT_FALSE(write(*other)) << "it finds no room to end the line either";
+            EXPECT_FALSE(write(*torn));
         });
         EXPECT_EQ(std::filesystem::file_size(path), in_the_second);
         if (rotated) {
             std::filesystem::rename(path, dir / "old.jsonl");
             ASSERT_TRUE(torn->reopen());
         }
-        EXPECT_TRUE(other->write_gathered());
-        EXPECT_TRUE(torn->write_gathered());
+        EXPECT_TRUE(write(*other));
+        EXPECT_TRUE(write(*torn));
         std::vector<std::string> senders;
         auto lines = lines_of(path);
         if (rotated) {
