@@ -26,8 +26,10 @@ class Checked {
         return later;
     }
     OutgoingMessage* await_resume() {
-        const auto changed = std::ranges::find_if(messages_, [](OutgoingMessage* message) { return !message->unchanged(); });
-        return changed == messages_.end() ? nullptr : *changed;
+        OutgoingMessage* changed = nullptr;
+        for (OutgoingMessage* message : messages_)  // each is asked: an answer left with it would be that of its next content
+            if (!message->unchanged() && !changed) changed = message;
+        return changed;
     }
 
   private:

@@ -318,6 +318,8 @@ TEST(SessionBdat, AFileThatChangedEndsTheSession) {
         deep());
     EXPECT_EQ(feed.messages[4]->kind(), transient);  // an attempt: else it would be tried without end
     for (size_t i : {2, 3, 5}) EXPECT_EQ(feed.messages[i]->kind(), requeued) << i;  // nothing of the flight has left
+    // An answer that is not taken would stay with a message, and be that of its next content.
+    for (size_t i : {2, 3, 4, 5}) EXPECT_EQ(feed.messages[i]->looks, 1u) << i;
     EXPECT_EQ(seen, "");
     EXPECT_EQ(feed.ends.size(), 6u);
 }

@@ -182,14 +182,17 @@ class MemoryMessage final : public OutgoingMessage {
         std::copy_n(file_.data() + offset, into.size(), into.data());
         return {};
     }
-    bool unchanged() override { return !changed; }
+    bool unchanged() override {
+        ++looks;
+        return !changed;
+    }
 
     const Outcome& outcome(size_t i = 0) const { return transaction.outcome(i); }
     OutcomeKind kind(size_t i = 0) const { return transaction.outcome(i).kind; }
 
     std::string wire;
     bool changed = false;
-    size_t reads = 0, fail_read = 0;  // 0: never
+    size_t looks = 0, reads = 0, fail_read = 0;  // 0: never
 
   private:
     std::string file_;
