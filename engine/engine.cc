@@ -28,25 +28,23 @@ Result<std::vector<EgressSource>> make_sources(const Config& config) {
 }  // namespace
 
 // Every connection is a descriptor, and the file it sends from may be another. What shards keep open beside (files and their
-// indexes, message_reader.h) and the spool's folders come on top. Answers how many connections fit.
+// indexes, message_reader.h) and the spool's folders come on top. Where so many are not allowed connections go first: files that
+// cannot be opened wait. Answers how many connections fit.
 Result<uint32_t> raise_descriptor_limit(uint32_t connections, size_t shards) {
-    constexpr rlim_t kLeast = 2048, kFolders = 512, kOfAShard = 384;
+    constexpr rlim_t kOthers = 1024, kFolders = 512, kOfAShard = 384;
     static_assert(kOfAShard > 2 * MessageReader::kOpenFiles);
-    const rlim_t others = kFolders + shards * kOfAShard;
     rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return fail_errno("getrlimit");
-    const rlim_t wanted = 2 * rlim_t{connections} + others;
+    const rlim_t wanted = 2 * rlim_t{connections} + kFolders + shards * kOfAShard;
     if (limit.rlim_cur < wanted) {
         limit.rlim_cur = std::min(wanted, limit.rlim_max);
         if (setrlimit(RLIMIT_NOFILE, &limit) != 0) return fail_errno("setrlimit");
     }
-    if (limit.rlim_cur >= wanted) return connections;
-    if (limit.rlim_cur < kLeast)
+    if (limit.rlim_cur >= std::min(wanted, connections + kOthers)) return connections;
+    if (limit.rlim_cur < 2 * kOthers)
         return fail(fmt::format("only {} file descriptors are allowed to this process; raise them with ulimit -n",
                                 limit.rlim_cur));
-    // With many shards a quarter at least: what they keep open is seldom all there.
-    const rlim_t rest = std::max(limit.rlim_cur - std::min(others, limit.rlim_cur), limit.rlim_cur / 2);
-    const auto fit = static_cast<uint32_t>(std::min<rlim_t>(connections, rest / 2));
+    const auto fit = static_cast<uint32_t>(limit.rlim_cur - kOthers);
     if (fit < connections / 2)
         std::fprintf(stderr, "postrider: %u of [limits] connections = %u fit into the %llu file descriptors allowed; raise "
                      "them with ulimit -n\n", fit, connections, static_cast<unsigned long long>(limit.rlim_cur));

@@ -130,7 +130,7 @@ TEST_F(LocalFaults, DescriptorsForConnectionsTheirFilesAndTheShards) {
     ASSERT_TRUE(fit && all);
     EXPECT_EQ(*fit, 1'500u);
     EXPECT_EQ(raised.rlim_cur, 2 * 1'500u + 512 + 4 * 384);
-    EXPECT_LE(2 * rlim_t{*all}, before.rlim_max - 512 - 4 * 384);
+    EXPECT_LE(*all, before.rlim_max - 1'024);
 }
 
 // Every shard reads the files whose recipients it sends to; one of them removes the file.

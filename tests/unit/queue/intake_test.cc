@@ -62,8 +62,8 @@ TEST_F(IntakeTest, EveryShardServesAFolderWhoseTypeIsNotListed) {
     spool_.drop("a.eml", eml({"a@one.example"}));
     no_types = true;
     Run first(*this, {}, 0, 2), second(*this, {}, 1, 2);
-    first.start_and_settle();
-    second.start_and_settle();
+    for (Run* run : {&first, &second}) run->start();
+    for (Run* run : {&first, &second}) ASSERT_TRUE(run->loop.run_until([&] { return run->intake.idle(); }));
     no_types = false;
     EXPECT_GT(first.owner.records.size(), 5u);
     EXPECT_GT(second.owner.records.size(), 5u);
