@@ -3,7 +3,7 @@
 //
 // * Whole lines are gathered and handed over by one write(2) to a descriptor opened with O_APPEND: lines of different
 //   shards do not mix.
-// * A line is written before the journal result it tells of, and synced before it in the same commit (group_commit.h):
+// * A line is durable before the journal result it tells of is written, in the same commit (group_commit.h):
 //   after a crash a line may repeat (same id, recipient, num_attempts), never be missing. If it cannot be written, the
 //   commit fails, and new work stops as for the journal.
 // * A crash may tear the last write. open() cuts what stands behind the last line end: its result is not in the journal,
