@@ -138,8 +138,8 @@ bool Shard::may_send() {
     return !commit_->holding() && !journal_->space_out() && !log_->space_out() && !journal_->many_gathered();
 }
 
-// No transaction was begun: the address is read for the log alone. False: nothing was logged, because a local fault keeps the
-// address of a recipient that would be final from being read.
+// No transaction was begun: the address is read for the log alone. False: nothing was logged, because a fault that passes
+// keeps the address of a recipient that would be final from being read. EIO may stay for ever: then the line has its domain.
 bool Shard::log_unsent(RecordId id, const Outcome& outcome, LogType type) {
     const Record& record = shared_.arena[id];
     Settled settled{.id = id, .recipient = shared_.domain_name(record.domain), .outcome = &outcome, .type = type};
@@ -150,7 +150,8 @@ bool Shard::log_unsent(RecordId id, const Outcome& outcome, LogType type) {
         read = reader_.recipient(scratch_, record.recipient, scratch_recipient_);
         if (read) settled.recipient = scratch_recipient_.address;
     }
-    const bool tells = read || type == LogType::transient_failure || !is_local_fault(read.error().code);
+    const bool passes = !read && is_local_fault(read.error().code) && read.error().code != EIO;
+    const bool tells = !passes || type == LogType::transient_failure;
     if (tells) log(settled);
     if (loaded) reader_.unload(scratch_);
     return tells;
