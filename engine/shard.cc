@@ -123,8 +123,12 @@ Result<void> Shard::build() {
                                        supply_, shared_.domains, shared_.labels, shared_.content_rules, *this);
     register_mail();
     reactor_->each_turn([this] { return intake_->slice(); });
-    reactor_->each_turn([this] { return backlog_->walk(); });
-    reactor_->each_turn([this] { return settle_doomed(); });
+    // What an order on millions leaves to do keeps every core busy for seconds: its answer, and the next order, go before it.
+    reactor_->each_turn([this] {
+        const bool walks = backlog_->walk(), settles = settle_doomed();
+        if (walks || settles) reactor_->give_way();
+        return walks || settles;
+    });
     reactor_->each_turn([this] { return journal_->compact(reactor_->now_ns()); });
     set_holds(shared_.holds);
     return intake_->start(shared_.left_over, shared_.recovered);

@@ -13,8 +13,8 @@
 namespace postrider {
 namespace {
 
-constexpr uint32_t kJudgedAtOnce = 4'096;
-constexpr size_t kDomainsAtOnce = 256;  // each may have a window to be emptied
+constexpr uint32_t kJudgedAtOnce = 512;
+constexpr size_t kDomainsAtOnce = 64;  // each may have a window to be emptied
 constexpr size_t kChainsAtOnce = 1'024;
 
 // What is held expires late by a sixty-fourth of max_age at most.

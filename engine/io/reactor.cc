@@ -1,6 +1,9 @@
 #include "engine/io/reactor.h"
 
+#include <sched.h>
+
 #include <algorithm>
+#include <utility>
 
 namespace postrider {
 
@@ -89,6 +92,7 @@ void Reactor::turn(MonoNs latest_ns) {
     }
     const MonoNs before_ns = until_ns > now_ns_ ? read_mono_clock() : 0;
     const auto events = ring_->wait(now_ns_, until_ns);
+    if (std::exchange(gives_way_, false)) ::sched_yield();
     exchange_.wake_up(shard_);
     read_clock();
     account(before_ns ? now_ns_ - before_ns : 0);

@@ -60,6 +60,9 @@ class Reactor {
     // Slices of background work (the intake): called once a turn; true when there is more to do at once.
     void each_turn(std::function<bool()> slice) { slices_.push_back(std::move(slice)); }
 
+    // From a slice of work that can wait: when this turn has submitted, whoever else wants the core goes first.
+    void give_way() { gives_way_ = true; }
+
     // One turn. Waits at most until `latest_ns` when there is nothing to run (0: never waits).
     void turn(MonoNs latest_ns);
 
@@ -88,6 +91,7 @@ class Reactor {
     std::vector<std::function<void()>> hooks_;
     std::vector<std::function<bool()>> slices_;
     std::array<MailHandler, kMailKinds> handlers_;
+    bool gives_way_ = false;
     uint64_t turns_ = 0;
     MonoNs account_from_ns_, waited_ns_ = 0;
     double busy_ = 0;
