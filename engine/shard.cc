@@ -468,6 +468,12 @@ void Shard::claimed(FileSlot, const SpoolFile& file) {
     POSTRIDER_CRASH_POINT("claim.journalled");
 }
 
+// Without it, as after a kill before the commit, the refusals are told again.
+void Shard::refusals_told(FileId file) {
+    journal_->result({.file = file, .place = kWholeFile, .recipient = kWholeFile, .kind = RecordKind::refusals_told,
+                      .time_s = static_cast<uint32_t>(now_s())});
+}
+
 void Shard::publishing_done(FileSlot slot) {
     POSTRIDER_CRASH_POINT("publish.done");
     commit_->when_durable({.b = slot});

@@ -148,6 +148,7 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     void refused_recipient(const RefusedRecipient& refused) override;
     void refused_message(const SpoolFile& file, const RefusedMessage& refused, const std::string& bad_name) override;
     void refused_file(FileId id, const std::string& name, uint64_t size, const std::string& why) override;
+    void refusals_told(FileId file) override;
     void publishing_done(FileSlot slot) override;
     void set_aside(std::vector<FileDescriptor> written) override { aside_->add(std::move(written)); }
     bool may_set_aside() override { return !aside_->many(); }

@@ -63,6 +63,7 @@ bool Intake::slice() {
         if (paused_until_ms_ > reactor_.now_ms()) return false;
         if (job_) {
             if (job_->stage == Job::Stage::publishing && (stopping_ || !owner_.has_room())) return false;
+            if (job_->stage == Job::Stage::reporting && !owner_.may_set_aside()) return false;
             if (work()) return true;  // a block was read or published; the rest in the next turn
             continue;
         }
@@ -73,6 +74,7 @@ bool Intake::slice() {
 }
 
 bool Intake::begin_next() {
+    if (!owner_.may_set_aside()) return false;  // the next may have to be refused; a commit is on its way
     if (!recovering_.empty()) return begin_recovered();
     recovered_.reset();
     if (names_.empty() && !read_names() && names_.empty()) return false;
@@ -113,11 +115,15 @@ bool Intake::begin_recovered() {
         return true;
     }
     // Its mail cannot be sent, and must not lie in active/ uncounted.
+    refuse_claimed(std::move(file), known, why.code ? "the file cannot be read any more: " + why.text : why.text);
+    return true;
+}
+
+void Intake::refuse_claimed(SpoolFile file, const RecoveredFile* recovered, const std::string& why) {
     job_ = std::make_unique<Job>();
     job_->file = std::move(file);
-    job_->recovered = known;
-    refuse_job(why.code ? "the file cannot be read any more: " + why.text : why.text);
-    return true;
+    job_->recovered = recovered;
+    refuse_job(why);
 }
 
 // Opens a file of active/ and completes what the journal knows of it, or else guesses.
@@ -180,6 +186,9 @@ void Intake::begin(const Name& name) {
     file.form = claimed->form;
     file.name = claimed->name;
     file.created_s = owner_.claim_time_s(changed_ns(st));
+    if (claimed->changed)
+        return refuse_claimed(std::move(file), nullptr,
+                              "the file changed while it was claimed; write it in tmp/ and rename it when it is whole");
     begin_job(std::move(file), std::move(claimed->fd), nullptr);
 }
 

@@ -58,16 +58,18 @@ class IntakeOwner {
     virtual void publish(RecordChain chain) = 0;
     // The time of a claim made now of a file that came into new/ at `submitted_ns` (holds.h).
     virtual int64_t claim_time_s(int64_t submitted_ns) = 0;
-    // The file is in the table, its claim must be journalled; comes after its refusals and before its records.
+    // The file is in the table, its claim must be journalled; comes before its records.
     virtual void claimed(FileSlot slot, const SpoolFile& file) = 0;
     virtual void refused_recipient(const RefusedRecipient& refused) = 0;
     virtual void refused_message(const SpoolFile& file, const RefusedMessage& refused, const std::string& bad_name) = 0;
     virtual void refused_file(FileId id, const std::string& name, uint64_t size, const std::string& why) = 0;
+    // All that was refused of the file has been told: to be remembered once the log has it.
+    virtual void refusals_told(FileId file) = 0;
     // The intake's own hold on the file ends once everything appended so far is durable.
     virtual void publishing_done(FileSlot slot) = 0;
     // What was written into bad/: durable before publishing_done() of what was read meanwhile.
     virtual void set_aside(std::vector<FileDescriptor>) {}
-    // False: so much of it waits for a commit that no more is written for now.
+    // False: so much of it waits for a commit, which is on its way, that no more is written for now.
     virtual bool may_set_aside() { return true; }
     // Local trouble, for the operator.
     virtual void trouble(const Error& error) = 0;
@@ -116,16 +118,18 @@ class Intake final : private Operation, private Timer {
     bool read_names();
     void list_again(const Error& error);
     void watch(const std::string& folder);
+    void cannot_watch(const std::string& folder, const Error& error);
     void complete(int result, bool more, std::span<const char> buffer) override;
     void read_notices();
     bool refused_by_kind(const std::string& folder, const std::string& name) const;
-    void on_timer() override {}
+    void on_timer() override;
 
     // Claims.
     bool begin_next();
     bool begin_recovered();
     Result<FileDescriptor> look_at_recovered(SpoolFile& file, const RecoveredFile* claim);
     void begin(const Name& name);
+    void refuse_claimed(SpoolFile file, const RecoveredFile* recovered, const std::string& why);
     void end_job();
     void put_off(const Name& name, const Error& error);
     void pause(const Error& error);
@@ -140,6 +144,8 @@ class Intake final : private Operation, private Timer {
     Result<void> read_block(Job& job);
     Result<void> report_block(Job& job);
     Result<void> finish_reading(Job& job);
+    void read_through(Job& job);
+    void refuse_small(Job& job, const std::string& recipient, const Error& why);
     void refuse_job(const std::string& why);
     // Publishing.
     Result<DomainId> intern_domain(Job& job, std::string_view domain);
@@ -167,6 +173,9 @@ class Intake final : private Operation, private Timer {
     int notify_ = -1;
     bool watching_ = false;
     std::vector<std::pair<int, std::string>> watches_;
+    std::vector<std::string> unwatched_;  // folders that could not be watched: listed now and then
+    bool told_unwatched_ = false;
+    int64_t list_unwatched_ms_ = 0;
     std::shared_ptr<RecoveredState> recovered_;
     std::vector<FileId> recovering_;
     std::unique_ptr<Job> job_;

@@ -26,6 +26,7 @@ struct Intake::Job {
     std::unique_ptr<EmlParser> eml;
     std::unique_ptr<IndexWriter> writer;
     uint64_t refusals = 0;       // of recipients and messages, found by the first reading
+    bool told = false;           // by an earlier run, and the log has them
     uint64_t reported = 0;       // told by the second so far: after a local fault it begins anew and passes them by
     std::string why;             // refusing
     std::optional<IndexReader> reader;

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -19,6 +20,7 @@ namespace {
 
 constexpr size_t kNamesAtOnce = 512;
 constexpr size_t kNamesKept = 4096;
+constexpr DurationMs kUnwatchedMs = 5'000;
 
 // Not every file system tells it in a listing. Every shard must know, because each takes its part of the folder.
 bool is_folder(int dir, const dirent& entry) {
@@ -35,7 +37,6 @@ Result<void> Intake::start(std::span<const FileId> left_over, std::shared_ptr<Re
         if (id % shards_ == reactor_.shard()) recovering_.push_back(id);
     notify_ = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
     if (notify_ < 0) return fail_errno("inotify (fs.inotify.max_user_instances)");
-    watch("");
     scan("");
     watching_ = true;
     reactor_.ring().poll(notify_, POLLIN, this);
@@ -56,11 +57,7 @@ void Intake::watch(const std::string& folder) {
     const std::string path = spool_.path() + "/new" + (folder.empty() ? "" : "/" + folder);
     const int wd = inotify_add_watch(notify_, path.c_str(),
                                      IN_MOVED_TO | IN_CLOSE_WRITE | IN_CREATE | IN_ONLYDIR | IN_DONT_FOLLOW);
-    if (wd < 0) {
-        owner_.trouble(Error{errno, fmt::format("inotify watch of {}: {} (fs.inotify.max_user_watches)", path,
-                                                std::strerror(errno))});
-        return;
-    }
+    if (wd < 0) return cannot_watch(folder, Error{errno, fmt::format("inotify watch of {}: {}", path, std::strerror(errno))});
     // A folder that is watched already keeps its number; one that was renamed, or took another's place, replaces what
     // was known of its name.
     std::erase_if(watches_, [&](const auto& known) {
@@ -68,6 +65,23 @@ void Intake::watch(const std::string& folder) {
         return known.first == wd || known.second == folder;
     });
     watches_.emplace_back(wd, folder);
+}
+
+void Intake::cannot_watch(const std::string& folder, const Error& error) {
+    if (error.code == ENOENT || error.code == ENOTDIR || error.code == ELOOP) return;  // it is gone, or no folder
+    if (!std::exchange(told_unwatched_, true))
+        owner_.trouble(Error{error.code, error.text + "; it is listed every few seconds until it can be watched (raise "
+                                                      "fs.inotify.max_user_watches)"});
+    if (unwatched_.empty()) list_unwatched_ms_ = reactor_.now_ms() + kUnwatchedMs;
+    unwatched_.push_back(folder);
+    reactor_.arm(*this, list_unwatched_ms_);
+}
+
+// The end of a pause, or time to list what could not be watched; each is tried to be watched again before.
+void Intake::on_timer() {
+    if (unwatched_.empty()) return;
+    if (reactor_.now_ms() < list_unwatched_ms_) return reactor_.arm(*this, list_unwatched_ms_);
+    for (auto& folder : std::exchange(unwatched_, {})) scan(std::move(folder));
 }
 
 void Intake::complete(int result, bool, std::span<const char>) {
@@ -133,7 +147,7 @@ bool Intake::read_names() {
         if (scans_.empty()) return false;
         scanning_ = std::move(scans_.front());
         scans_.pop_front();
-        if (!scanning_.empty()) watch(scanning_);  // before the listing, so that nothing falls between
+        watch(scanning_);  // before the listing, so that nothing falls between
         auto listing = files::Listing::open(spool_.incoming(), scanning_.empty() ? "." : scanning_);
         if (!listing) {
             if (!is_local_fault(listing.error().code)) return true;  // the folder is gone

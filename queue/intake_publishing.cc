@@ -31,8 +31,9 @@ Result<DomainId> Intake::intern_domain(Job& job, std::string_view domain) {
 void Intake::begin_publishing(Job& job) {
     owner_.claimed(job.slot, job.file);
     job.stage = Job::Stage::publishing;
+    if (!job.file.indexed) publish_small(job);
+    if (job.refusals > 0 && !job.told) owner_.refusals_told(job.file.id);
     if (job.file.indexed) return;
-    publish_small(job);
     owner_.publishing_done(job.slot);
     end_job();
 }
@@ -98,7 +99,7 @@ void Intake::publish_small(Job& job) {
     for (size_t i = 0; i < small_.recipients.size(); ++i) {
         auto domain = intern_domain(job, small_.recipients[i].domain);
         if (!domain) {
-            owner_.refused_recipient({&job.file, 1, small_.recipients[i].domain, domain.error()});
+            refuse_small(job, small_.recipients[i].domain, domain.error());
             continue;
         }
         const RecordId id = supply_.take();

@@ -75,12 +75,15 @@ void Intake::begin_job(SpoolFile file, FileDescriptor data, const RecoveredFile*
     job.data = std::move(data);
     job.recovered = recovered;
     if (recovered) job.known = recovered_->recipients(*recovered);
+    if (!job.known.empty() && job.known.back().place == kWholeFile) {
+        job.told = job.known.back().kind == RecordKind::refusals_told;
+        job.known = job.known.first(job.known.size() - 1);
+    }
     job.file.indexed = job.file.form == SpoolForm::batch || job.file.size > kSmallFile;
-    // With the claim in the journal every refusal of the first reading is in the log: a whole index is enough.
     if (job.file.indexed && recovered && recovered->claimed && open_index(job, true)) {
-        job.stage = Job::Stage::publishing;
+        job.refusals = job.reader->header().refusals;
         job.slot = table_.add(job.file);
-        owner_.claimed(job.slot, job.file);
+        read_through(job);
     }
 }
 
@@ -191,27 +194,35 @@ Result<void> Intake::finish_reading(Job& job) {
         return {};
     }
     if (job.writer) {
-        if (auto written = job.writer->finish(domain_table_); !written) return written;
+        if (auto written = job.writer->finish(domain_table_, job.refusals); !written) return written;
         if (auto opened = open_index(job, false); !opened) return opened;
     }
     ++files_;
     trouble_over();
     job.slot = table_.add(job.file);
-    if (job.file.indexed && job.refusals > 0) {
+    end_parsing(job);
+    read_through(job);
+    return {};
+}
+
+// All of it is good but the refusals, which an earlier run may have told.
+void Intake::read_through(Job& job) {
+    if (job.file.indexed && job.refusals > 0 && !job.told) {
         job.stage = Job::Stage::reporting;
-        end_parsing(job);
-        return {};
+        return;
     }
     if (!job.file.indexed)
-        for (auto& refused : small_.refused)
-            owner_.refused_recipient({&job.file, 1, std::move(refused.text), std::move(refused.why)});
+        for (auto& refused : small_.refused) refuse_small(job, refused.text, refused.why);
     begin_publishing(job);
-    return {};
+}
+
+void Intake::refuse_small(Job& job, const std::string& recipient, const Error& why) {
+    ++job.refusals;
+    if (!job.told) owner_.refused_recipient({&job.file, 1, recipient, why});
 }
 
 // A block of the second reading.
 Result<void> Intake::report_block(Job& job) {
-    if (!owner_.may_set_aside()) return {};  // a commit is on its way
     if (!job.handler) begin_parsing(job);
     auto block = next_block(job);
     if (!block) return std::unexpected(block.error());

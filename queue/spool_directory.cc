@@ -174,12 +174,9 @@ Result<ClaimedFile> SpoolDirectory::claim(int dir, const std::string& name, Spoo
         (void)files::rename_no_replace(active_folder(file.id), id_text, dir, name);
         return std::unexpected(now ? claimed.error() : now.error());
     }
-    // Another file may have taken the name between our look and our claim: refuse what we did not look at.
-    if (claimed->st_ino != st.st_ino || now->st_ino != st.st_ino || now->st_size != st.st_size ||
-        mtime_ns(*now) != mtime_ns(st)) {
-        (void)refuse_active(file.id, name, "the file changed while it was claimed; write it in tmp/ and rename it when it is whole");
-        return fail("changed while it was claimed", ENOENT);
-    }
+    // Another file may have taken the name between our look and our claim: what we did not look at is not sent.
+    file.changed = claimed->st_ino != st.st_ino || now->st_ino != st.st_ino || now->st_size != st.st_size ||
+                   mtime_ns(*now) != mtime_ns(st);
     file.size = static_cast<uint64_t>(st.st_size);
     file.mtime_ns = mtime_ns(st);
     file.inode = st.st_ino;

@@ -30,6 +30,7 @@ struct ClaimedFile {
     int64_t mtime_ns = 0;
     uint64_t inode = 0;
     FileDescriptor fd;
+    bool changed = false;  // between the look and the claim: it is in active/, and to be refused
 };
 
 std::string file_id_text(FileId id);  // 16 hex digits
@@ -52,7 +53,7 @@ class SpoolDirectory {
     enum class Entry : uint8_t { gone, eml, batch, folder, refuse, not_now };
     Entry look(int dir, const std::string& name, bool top, struct stat& st, std::string& why) const;
 
-    // Claims new/[folder/]name as a regular file. error.code ENOENT: gone meanwhile. Other errors leave it in new/.
+    // Claims new/[folder/]name as a regular file. error.code ENOENT: gone meanwhile. An error leaves it in new/.
     Result<ClaimedFile> claim(int dir, const std::string& name, SpoolForm form, const struct stat& st) const;
 
     // A file without a name, for the engine's own notes: it ends with the process.

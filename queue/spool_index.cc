@@ -12,7 +12,7 @@
 namespace postrider {
 namespace {
 
-constexpr char kMagic[8] = {'P', 'R', 'I', 'D', 'X', 0, 0, 3};
+constexpr char kMagic[8] = {'P', 'R', 'I', 'D', 'X', 0, 0, 4};
 constexpr size_t kBlock = 256 * 1024;
 constexpr size_t kRunMost = 4096;  // recipients that a reader hands out at once
 constexpr size_t kRecipientText = 1024;  // an address with its DSN parameters; a longer one stays in the file alone
@@ -101,7 +101,8 @@ void IndexWriter::drop_recipients() {
     put(&entry, sizeof entry);
 }
 
-Result<void> IndexWriter::finish(const NameTable& names) {
+Result<void> IndexWriter::finish(const NameTable& names, uint64_t refusals) {
+    header_.refusals = static_cast<uint32_t>(std::min<uint64_t>(refusals, UINT32_MAX));
     header_.domains_offset = written_ + buffer_.size();
     header_.domains = static_cast<uint32_t>(domains_.size());
     for (const DomainId domain : domains_) {

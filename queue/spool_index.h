@@ -29,12 +29,13 @@ inline constexpr char kIndexSuffix[] = ".idx";
 inline constexpr size_t kIndexUnit = 16;
 
 struct IndexHeader {
-    char magic[8];  // "PRIDX\0\0\3", the last octet is the version
+    char magic[8];  // "PRIDX\0\0\4", the last octet is the version
     uint64_t file_id;
     uint64_t file_size;
     int64_t file_mtime_ns;
     uint64_t domains_offset;
-    uint64_t recipients;
+    uint32_t recipients;
+    uint32_t refusals;  // of recipients and messages: told in the log, not in the index
     uint32_t domains;
     uint32_t messages;
     uint32_t body_checksum;    // CRC-32C of everything behind the header
@@ -85,7 +86,7 @@ class IndexWriter {
     // The recipients since the last message belong to a refused one: readers pass them by.
     void drop_recipients();
     // Writes what is buffered, the domains and the header.
-    Result<void> finish(const NameTable& domains);
+    Result<void> finish(const NameTable& domains, uint64_t refusals);
     uint64_t recipients() const { return header_.recipients; }
     uint32_t messages() const { return header_.messages; }
 

@@ -58,7 +58,7 @@ enum class RecordKind : uint8_t {
     bounced = 18,
     expired = 19,
     cancelled = 20,
-    rejected = 21,  // its message was refused and set aside
+    refusals_told = 21,  // the log has a line for all that was refused of the file (kWholeFile)
     deferred_in_doubt = 22,  // and this attempt or one before it may have arrived
 };
 
@@ -66,13 +66,13 @@ inline bool is_result(RecordKind kind) {
     return kind >= RecordKind::deferred && kind <= RecordKind::deferred_in_doubt;
 }
 inline bool is_final(RecordKind kind) {
-    return kind > RecordKind::deferred && kind <= RecordKind::rejected;
+    return kind > RecordKind::deferred && kind <= RecordKind::refusals_told;
 }
 
 enum class SpoolForm : uint8_t { eml = 0, batch = 1 };
 
-// Stands for every recipient of a message where none can be told from the other (a message set aside).
-inline constexpr uint32_t kWholeMessage = UINT32_MAX;
+// As place and recipient of a result that tells of the file; greater than those of any recipient.
+inline constexpr uint32_t kWholeFile = UINT32_MAX;
 
 struct ClaimFacts {
     FileId file = 0;
@@ -94,7 +94,7 @@ struct ResultFacts {
     FileId file = 0;
     uint32_t place = 0;
     uint32_t recipient = 0;
-    uint16_t attempt = 0;  // 0: no attempt was made (refused address, expired while parked)
+    uint16_t attempt = 0;  // 0: no attempt was made (expired while parked)
     RecordKind kind = RecordKind::deferred;
     uint32_t time_s = 0;
     uint32_t due_s = 0;  // of a deferral: when it is tried again

@@ -1,7 +1,10 @@
 """Files that cannot be sent end in bad/ beside a reason, whatever they are, and the others go on (FAULTS 49, 97)."""
 
 import os
+import signal
 import stat
+import subprocess
+import time
 
 import contents
 import harness
@@ -161,3 +164,58 @@ class SpoolTest(harness.Case):
             self.assertEqual(code, 0, output)
         reasons = [n for n in os.listdir(self.bad) if n.startswith("same.eml") and n.endswith(".reason")]
         self.assertEqual(len(reasons), 2, os.listdir(self.bad))
+
+
+class RefusedRecipients(harness.Case):
+    """A recipient who is refused has one Bounce line, whenever the engine is killed and however often it starts again."""
+
+    def setUp(self):
+        super().setUp()
+        # The others wait: no name server answers.
+        self.engine = harness.Engine(self, 9, retry_after=["10m"], shards=1, more='[journal]\ncommit = "2s"\n')
+        self.refused = {"a.eml": "one@@aiosmtpd.test", "b.bsmtp": "<two@@aiosmtpd.test>"}
+
+    def lines(self):
+        return sorted(harness.address_of(r) for r in self.engine.log() if r["type"] == "Bounce")
+
+    def kill(self, process):
+        process.signal(signal.SIGKILL)
+        process.wait(10)
+
+    def test_they_are_told_once(self):
+        process = self.engine.start()
+        self.engine.put("c.eml", harness.eml("news@sender.test", ["good@aiosmtpd.test"], CONTENT))
+        self.eventually(self.engine.log, "the first commit is over, and the next two seconds away")
+        self.engine.put("a.eml", harness.eml("news@sender.test", ["good@aiosmtpd.test", "one@@aiosmtpd.test"], CONTENT))
+        self.engine.put("b.bsmtp", b"MAIL FROM:<news@sender.test>\nRCPT TO:<good@aiosmtpd.test>\nRCPT TO:<two@@aiosmtpd.test>\n"
+                                   b"DATA\nSubject: x\n\ntext\n.\n")
+        journal = self.engine.spool / "journal"
+        self.eventually(lambda: all(name in b"".join(p.read_bytes() for p in journal.iterdir()) for name in (b"a.eml", b"b.bsmtp")),
+                        "both claims are written")
+        self.assertEqual(self.lines(), [], "the commit is still to come")
+        self.kill(process)
+        for run in range(3):
+            process = self.engine.start()
+            self.eventually(lambda: len(self.lines()) >= 2, f"they are told in run {run}")
+            time.sleep(2.5 if run == 0 else 0.5)  # a commit in the first
+            self.kill(process)
+            self.assertEqual(self.lines(), sorted(self.refused.values()))
+
+
+class Unwatched(harness.Case):
+    """A kernel that gives no more inotify watches: the folders are listed instead."""
+
+    def test_a_file_is_found_without_a_watch(self):
+        limits = "/proc/sys/user/max_inotify_watches"
+        wrap = ["unshare", "--user", "--map-root-user", "sh", "-c", f'echo 0 > {limits} && exec "$@"', "no-watches"]
+        if subprocess.run([*wrap, "true"], capture_output=True, stdin=subprocess.DEVNULL).returncode != 0:
+            self.skipTest("no user namespaces here")
+        sink = receivers.Sink(self, 1)
+        engine = harness.Engine(self, sink.dns_port, port=sink.port)
+        engine.program = [*wrap, harness.PROGRAM]
+        process = engine.start()
+        self.eventually(lambda: "watch of" in process.text(), "it is told")
+        engine.put("a.eml", harness.eml("news@sender.test", ["a@d1.test"], CONTENT))
+        self.eventually(lambda: engine.log() and engine.files_left() == [], "it is delivered", 15)
+        self.assertEqual(engine.last("a@d1.test")["type"], "Delivery")
+        self.assertEqual(process.text().count("watch of"), 2, "told once by each shard")

@@ -18,6 +18,7 @@ struct RecordingOwner final : IntakeOwner {
     bool room = true;
     std::vector<Record> records;
     std::vector<FileSlot> claims, done;
+    std::vector<FileId> told;
     std::vector<SpoolFile> facts;  // of the claims
     std::vector<std::string> refused_recipients, refused_messages, refused_files, troubles;
 
@@ -45,6 +46,7 @@ struct RecordingOwner final : IntakeOwner {
     void refused_file(FileId, const std::string& name, uint64_t, const std::string&) override {
         refused_files.push_back(name);
     }
+    void refusals_told(FileId file) override { told.push_back(file); }
     void publishing_done(FileSlot slot) override { done.push_back(slot); }
     void trouble(const Error& error) override { troubles.push_back(error.text); }
 };

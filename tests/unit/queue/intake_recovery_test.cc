@@ -57,6 +57,13 @@ class RecoveryTest : public IntakeTest {
         record.due_s = due_s;
         return record;
     }
+    static JournalRecord told_record(const Before& before) {
+        JournalRecord record;
+        record.kind = RecordKind::refusals_told;
+        record.file = before.id;
+        record.place = record.recipient = kWholeFile;
+        return record;
+    }
     static std::shared_ptr<RecoveredState> state(const std::vector<JournalRecord>& records) {
         auto state = std::make_shared<RecoveredState>();
         for (const auto& record : records) state->merge(record);
@@ -222,11 +229,41 @@ TEST_F(RecoveryTest, AFolderInPlaceOfAFileIsSetAside) {
 TEST_F(RecoveryTest, ARefusedMessageIsNotSetAsideTwice) {
     spool_.drop("a.bsmtp", batch({"a@x.example"}, "", "bare \r here") + batch({"b@x.example"}));
     const Before before = first_run();
-    ASSERT_EQ(unlink(spool_.active(before.id, kIndexSuffix).c_str()), 0);
-    Run run(*this);
-    run.start_and_settle(state({claim_record(before)}));
-    EXPECT_EQ(places(run.owner.records), places(before.records));
-    EXPECT_EQ(count_files(spool_ / "bad"), 2u);
+    for (const bool indexed : {true, false}) {
+        if (!indexed) ASSERT_EQ(unlink(spool_.active(before.id, kIndexSuffix).c_str()), 0);
+        Run run(*this);
+        run.start_and_settle(state({claim_record(before), told_record(before)}));
+        EXPECT_EQ(places(run.owner.records), places(before.records));
+        EXPECT_EQ(count_files(spool_ / "bad"), 2u);
+    }
+}
+
+// A claim may be durable without the lines of its refusals: the commit was still to come when the engine was killed.
+TEST_F(RecoveryTest, RefusalsAreToldUntilTheLogHasThem) {
+    for (const bool small : {true, false}) {
+        spool_.drop(small ? "a.eml" : "a.bsmtp",
+                    small ? eml({"a@x.example", "bad@@x.example"}) : batch({"a@x.example"}) + batch({"bad@@x.example", "b@x.example"}));
+        const Before before = first_run();
+        const std::string expected = small ? "a.eml 1 bad@@x.example" : "a.bsmtp 2 <bad@@x.example>";
+        for (const bool indexed : {true, false}) {
+            if (!small && !indexed) ASSERT_EQ(unlink(spool_.active(before.id, kIndexSuffix).c_str()), 0);
+            for (const bool told : {false, true}) {
+                auto known = std::vector{claim_record(before), record_of(RecordKind::delivered, before, 0, 1)};
+                if (told) known.push_back(told_record(before));
+                Run run(*this);
+                run.start_and_settle(state(known));
+                EXPECT_EQ(run.owner.records.size(), before.records.size() - 1);
+                if (told) {
+                    EXPECT_THAT(run.owner.refused_recipients, IsEmpty());
+                    EXPECT_THAT(run.owner.told, IsEmpty());
+                } else {
+                    EXPECT_THAT(run.owner.refused_recipients, ElementsAre(expected));
+                    EXPECT_THAT(run.owner.told, ElementsAre(before.id));
+                }
+            }
+        }
+        ASSERT_TRUE(spool_->remove_active(before.id, ""));
+    }
 }
 
 }  // namespace

@@ -38,7 +38,7 @@ class SpoolIndexTest : public ::testing::Test {
             else
                 writer.add_message(message.envelope, message.content);
         }
-        return writer.finish(names_);
+        return writer.finish(names_, 3);
     }
     // What a reader makes of the file, one line for each thing; "error" when it notices something.
     std::string read(bool verify, std::vector<uint32_t>* places = nullptr) {

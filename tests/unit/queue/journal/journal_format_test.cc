@@ -16,7 +16,7 @@ TEST(JournalFormat, EveryKindComesBackAsItWasWritten) {
     std::vector<JournalRecord> records = {
         claim_record(0xfedcba9876543210, 4'000'000'000, "a.eml"), claim_record(1, 0, ""),
         claim_record(2, 1, longest),
-        fact(RecordKind::intent, UINT64_MAX, UINT32_MAX, kWholeMessage, UINT16_MAX),
+        fact(RecordKind::intent, UINT64_MAX, UINT32_MAX, kWholeFile, UINT16_MAX),
         mark(RecordKind::synced, uint64_t{1} << 40),
         mark(RecordKind::seal, 12345)};
     for (int kind = 16; kind <= 22; ++kind)

@@ -14,7 +14,7 @@ std::vector<JournalRecord> some_records() {
             fact(RecordKind::deferred, 11, 1, 0, 1, 1'700'000'002, 1'700'000'600),
             fact(RecordKind::delivered, 11, 2, 0, 1, 1'700'000'003),
             claim_record(12, 1'700'000'004, "second.eml"),
-            fact(RecordKind::rejected, 12, 1, kWholeMessage, 0, 1'700'000'005),
+            fact(RecordKind::refusals_told, 12, kWholeFile, kWholeFile, 0, 1'700'000'005),
             fact(RecordKind::intent, 11, 1, 0, 2)};
 }
 
