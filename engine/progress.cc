@@ -47,12 +47,14 @@ void Progress::show(const Totals& totals, MonoNs now_ns) {
 void Progress::end(const Totals& totals, MonoNs now_ns) {
     if (shown_ && terminal_) std::fprintf(stderr, "\r\033[K");
     const double seconds = static_cast<double>(now_ns - started_ns_) / static_cast<double>(kNsPerSecond);
-    std::fprintf(stderr, "%s\n",
-                 fmt::format("sent {}, bounced {}, expired {}, waiting {} in {:.1f} s ({:.0f}/s), {} connections, {} with TLS",
-                             totals.delivered, totals.bounced, totals.expired, totals.pending(), seconds,
-                             seconds > 0 ? static_cast<double>(totals.delivered) / seconds : 0.0,
-                             totals.connections_opened, totals.connections_tls)
-                     .c_str());
+    std::string text = fmt::format("sent {}, bounced {}, expired {}, ", totals.delivered, totals.bounced, totals.expired);
+    if (totals.cancelled > 0) text += fmt::format("cancelled {}, ", totals.cancelled);
+    text += fmt::format("waiting {} in {:.1f} s ({:.0f}/s), {} connections, {} with TLS", totals.pending(), seconds,
+                        seconds > 0 ? static_cast<double>(totals.delivered) / seconds : 0.0, totals.connections_opened,
+                        totals.connections_tls);
+    if (totals.refused_recipients > 0) text += fmt::format("; {} addresses refused, see the log", totals.refused_recipients);
+    if (totals.refused > 0) text += fmt::format("; {} files or messages refused, see bad/ in the spool", totals.refused);
+    std::fprintf(stderr, "%s\n", text.c_str());
 }
 
 }  // namespace postrider

@@ -52,6 +52,7 @@ json status_json(Engine& engine, int64_t started_s) {
                             {"waiting", totals.waiting}};
     status["attempts"] = {{"deferred", totals.deferred_attempts}, {"possible_duplicates", totals.possible_duplicates}};
     status["spool"] = {{"files", totals.files}, {"messages", totals.messages}, {"refused", totals.refused},
+                       {"refused_recipients", totals.refused_recipients},
                        {"intake_idle", totals.intake_idle}};
     status["connections"] = {{"open", totals.connections}, {"opened", totals.connections_opened},
                              {"tls", totals.connections_tls}};
@@ -79,20 +80,18 @@ json status_json(Engine& engine, int64_t started_s) {
 }
 
 std::string status_text(const json& status) {
-    const auto& r = status["recipients"];
-    std::string text = fmt::format(
-        "postrider, process {}, {} shards\n"
-        "recipients   {} accepted, {} delivered, {} bounced, {} expired, {} pending ({} wait for a time)\n"
-        "attempts     {} deferred, {} possible duplicates\n"
-        "spool        {} files, {} messages taken in, {} refused\n"
-        "connections  {} open, {} opened, {} of them with TLS\n",
-        status["pid"].get<int>(), status["shards"].get<size_t>(), r["accepted"].get<uint64_t>(),
-        r["delivered"].get<uint64_t>(), r["bounced"].get<uint64_t>(), r["expired"].get<uint64_t>(),
-        r["pending"].get<uint64_t>(), r["waiting"].get<uint64_t>(), status["attempts"]["deferred"].get<uint64_t>(),
-        status["attempts"]["possible_duplicates"].get<uint64_t>(), status["spool"]["files"].get<uint64_t>(),
-        status["spool"]["messages"].get<uint64_t>(), status["spool"]["refused"].get<uint64_t>(),
-        status["connections"]["open"].get<uint64_t>(), status["connections"]["opened"].get<uint64_t>(),
-        status["connections"]["tls"].get<uint64_t>());
+    const auto count = [&](const char* part, const char* what) { return status[part][what].get<uint64_t>(); };
+    std::string text = fmt::format("postrider, process {}, {} shards\n", status["pid"].get<int>(), status["shards"].get<size_t>());
+    text += fmt::format("recipients   {} accepted, {} delivered, {} bounced, {} expired, {} cancelled, {} pending ({} wait for a time)\n",
+                        count("recipients", "accepted"), count("recipients", "delivered"), count("recipients", "bounced"),
+                        count("recipients", "expired"), count("recipients", "cancelled"), count("recipients", "pending"),
+                        count("recipients", "waiting"));
+    text += fmt::format("attempts     {} deferred, {} possible duplicates\n", count("attempts", "deferred"),
+                        count("attempts", "possible_duplicates"));
+    text += fmt::format("spool        {} files, {} messages taken in, {} refused; {} addresses refused\n", count("spool", "files"),
+                        count("spool", "messages"), count("spool", "refused"), count("spool", "refused_recipients"));
+    text += fmt::format("connections  {} open, {} opened, {} of them with TLS\n", count("connections", "open"),
+                        count("connections", "opened"), count("connections", "tls"));
     if (status["short_of_space"].get<bool>()) text += "disk         no space for journal or log: nothing new is taken in\n";
     if (const auto breaches = status["ledger"]["breaches"].get<uint64_t>(); breaches > 0)
         text += fmt::format("LEDGER       BREACH in {} of {} checks: {} recipients missing\n", breaches,
