@@ -85,7 +85,8 @@ std::string user_of(int fd) {
 
 class UnixClient final : public httplib::ClientImpl {
   public:
-    explicit UnixClient(std::string path) : httplib::ClientImpl("localhost", 80), path_(std::move(path)) {}
+    // `error` takes the errno of a failed connect.
+    UnixClient(std::string path, int& error) : httplib::ClientImpl("localhost", 80), path_(std::move(path)), error_(error) {}
 
   private:
     bool create_and_connect_socket(Socket& socket, httplib::Error& error) override {
@@ -93,6 +94,7 @@ class UnixClient final : public httplib::ClientImpl {
         const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
         if (fd < 0 || !fill_address(path_, address) ||
             ::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
+            error_ = errno;
             if (fd >= 0) ::close(fd);
             error = httplib::Error::Connection;
             return false;
@@ -101,6 +103,7 @@ class UnixClient final : public httplib::ClientImpl {
         return true;
     }
     std::string path_;
+    int& error_;
 };
 
 }  // namespace
@@ -207,13 +210,13 @@ Result<void> AdminServer::listen_tcp(const std::string& address) {
 namespace {
 
 template <class F>
-auto ask(const std::string& address, F&& request) {
+auto ask(const std::string& address, int& error, F&& request) {
     const auto with = [&](httplib::ClientImpl& client) {
         client.set_read_timeout(60);
         return request(client);
     };
     if (address.starts_with('/')) {
-        UnixClient client(address);
+        UnixClient client(address, error);
         return with(client);
     }
     const size_t colon = address.rfind(':');
@@ -223,7 +226,9 @@ auto ask(const std::string& address, F&& request) {
     return with(client);
 }
 
-Result<std::string> answer_of(const std::string& address, const httplib::Result& result) {
+Result<std::string> answer_of(const std::string& address, const httplib::Result& result, int error) {
+    if (!result && (error == EACCES || error == EPERM))
+        return fail(fmt::format("{}: permission denied; ask as the user that the engine runs as, or as root", address), ENOTCONN);
     if (!result)
         return fail(fmt::format("no engine answers at {}: start it with `postrider run`, or name its configuration with "
                                 "--config", address), ENOTCONN);
@@ -237,20 +242,24 @@ Result<std::string> answer_of(const std::string& address, const httplib::Result&
 std::string query_value(const std::string& text) { return httplib::detail::encode_query_param(text); }
 
 Result<std::string> admin_get(const std::string& address, const std::string& path) {
-    return answer_of(address, ask(address, [&](httplib::ClientImpl& client) { return client.Get(path.c_str()); }));
+    int error = 0;
+    const auto result = ask(address, error, [&](httplib::ClientImpl& client) { return client.Get(path.c_str()); });
+    return answer_of(address, result, error);
 }
 
 Result<std::string> admin_post(const std::string& address, const std::string& path, const std::string& body) {
-    return answer_of(address, ask(address, [&](httplib::ClientImpl& client) {
+    int error = 0;
+    const auto result = ask(address, error, [&](httplib::ClientImpl& client) {
         return client.Post(path.c_str(), body, "application/json");
-    }));
+    });
+    return answer_of(address, result, error);
 }
 
 Result<void> admin_stream(const std::string& address, const std::string& path,
                           const std::function<bool(std::string_view)>& on_data) {
-    int status = 0;
+    int status = 0, error = 0;
     std::string refused;
-    auto result = ask(address, [&](httplib::ClientImpl& client) {
+    auto result = ask(address, error, [&](httplib::ClientImpl& client) {
         client.set_read_timeout(24 * 3600);
         return client.Get(
             path.c_str(), [&](const httplib::Response& response) { return (status = response.status) != 0; },
@@ -261,7 +270,7 @@ Result<void> admin_stream(const std::string& address, const std::string& path,
             });
     });
     if (status == 200) return {};
-    if (status == 0) return std::unexpected(answer_of(address, result).error());
+    if (status == 0) return std::unexpected(answer_of(address, result, error).error());
     return fail(refused, status == 400 ? EINVAL : 0);
 }
 

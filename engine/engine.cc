@@ -332,6 +332,7 @@ Totals Engine::totals() const {
         const uint64_t due_s = m.next_due_s.get();
         if (due_s && (!t.next_due_s || due_s < t.next_due_s)) t.next_due_s = due_s;
         t.intake_idle &= m.intake_idle.get() != 0;
+        t.left_behind |= m.left_behind.get() != 0;
         t.commit_idle &= m.commit_idle.get() != 0;
         t.accepted += m.accepted.get();
     }

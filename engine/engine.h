@@ -19,7 +19,7 @@ struct Totals {
     uint64_t possible_duplicates = 0, refused = 0, refused_recipients = 0, files = 0, messages = 0, octets = 0;
     uint64_t waiting = 0, connections = 0, connections_opened = 0, connections_tls = 0, dns_queries = 0;
     uint64_t next_due_s = 0;  // 0: nobody waits for a time
-    bool intake_idle = true, commit_idle = true;
+    bool intake_idle = true, commit_idle = true, left_behind = false;
 
     uint64_t finals() const { return delivered + bounced + expired + cancelled; }
     uint64_t pending() const { return accepted - finals(); }

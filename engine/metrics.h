@@ -32,6 +32,7 @@ struct alignas(64) ShardMetrics {
     Counter resolving, dns_queries;
     Counter turns, commits, commit_us, journal_octets;
     Counter intake_idle;          // 1: nothing to take in, nothing being read
+    Counter left_behind;          // 1: something in new/ cannot be taken
     Counter commit_idle;          // 1: everything is durable
 
     uint64_t final_recipients() const {

@@ -49,6 +49,7 @@ int watch(Engine& engine, const RunOptions& options, const sigset_t& signals) {
     Totals before{};
     bool empty_before = false;
     int terms = 0;
+    bool asked = false;  // by a signal
     MonoNs ledger_due_ns = read_mono_clock() + kLedgerEveryNs;
     const timespec patience{0, kLookEveryNs};
     while (engine.running()) {
@@ -58,6 +59,7 @@ int watch(Engine& engine, const RunOptions& options, const sigset_t& signals) {
             std::fputs(reload(engine).told.c_str(), stderr);
         }
         if (signal == SIGTERM || signal == SIGINT) {
+            asked = true;
             if (terms++ == 0)
                 engine.stop();
             else
@@ -87,14 +89,15 @@ int watch(Engine& engine, const RunOptions& options, const sigset_t& signals) {
     const Totals totals = engine.totals();
     if (!options.quiet) progress.end(totals, read_mono_clock());
     if (!clean)
-        std::fprintf(stderr, "postrider: the shutdown timeout has passed; unanswered messages are tried again later\n");
+        std::fprintf(stderr, "postrider: %s; unanswered messages are tried again later\n",
+                     terms > 1 ? "stopped at once" : "the shutdown timeout has passed");
     if (engine.shared().unrecorded.load()) {
         std::fprintf(stderr, "postrider: there was no space to record the last results: their recipients are sent to again, "
                      "with possible_duplicate\n");
         return kExitJournal;
     }
     if (engine.recovery().damaged_stretches > 0) return kExitJournal;
-    return options.until_empty && totals.pending() > 0 ? kExitMailWaits : 0;
+    return options.until_empty && !asked && (totals.pending() > 0 || totals.left_behind) ? kExitMailWaits : 0;
 }
 
 int exit_code_of(const Error& error) {

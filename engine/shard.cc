@@ -16,6 +16,7 @@ constexpr DurationMs kCountEveryMs = 10;
 constexpr DurationMs kCountConnectionsEveryMs = 50;  // of every site
 constexpr DurationMs kLongestWaitMs = 100;
 constexpr DurationMs kLookForSpaceEveryMs = 500;
+constexpr size_t kFaultsTold = 100;
 // A connection with TLS, its session and its buffers: what the memory budget counts for each (docs/benchmarks.md).
 constexpr uint64_t kConnectionBytes = 40 * 1024;
 // The queue may always hold so many records, enough to keep connections at work: an intake that waited until they need less
@@ -271,6 +272,7 @@ void Shard::count() {
     metrics_.journal_octets.set(journal_->octets());
     metrics_.commit_idle.set(commit_->idle());
     metrics_.intake_idle.set(intake_->idle());
+    metrics_.left_behind.set(intake_->left_behind());
 }
 
 // Tells once that the disk is full, and once that it is not any more, whatever the number of shards.
@@ -458,7 +460,7 @@ int64_t Shard::claim_time_s(int64_t submitted_ns) {
     return holds_ ? holds_->created_s(now_s(), submitted_ns) : now_s();
 }
 
-void Shard::claimed(FileSlot, const SpoolFile& file) {
+void Shard::claimed(const SpoolFile& file) {
     int64_t latest_s = shared_.latest_claim_s.load(std::memory_order_relaxed);
     while (file.created_s > latest_s &&
            !shared_.latest_claim_s.compare_exchange_weak(latest_s, file.created_s, std::memory_order_relaxed)) {
@@ -477,6 +479,11 @@ void Shard::refusals_told(FileId file) {
 void Shard::publishing_done(FileSlot slot) {
     POSTRIDER_CRASH_POINT("publish.done");
     commit_->when_durable({.b = slot});
+}
+
+void Shard::local_fault(const std::string& text) {
+    if (told_faults_.size() >= kFaultsTold) told_faults_.clear();
+    if (told_faults_.insert(text).second) trouble(Error{0, text + "; mail waits, and it is tried again every second"});
 }
 
 void Shard::trouble(const Error& error) {

@@ -16,6 +16,7 @@
 #include <future>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -144,7 +145,7 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     bool has_room() override;
     int64_t claim_time_s(int64_t submitted_ns) override;
     void publish(RecordChain chain) override;
-    void claimed(FileSlot slot, const SpoolFile& file) override;
+    void claimed(const SpoolFile& file) override;
     void refused_recipient(const RefusedRecipient& refused) override;
     void refused_message(const SpoolFile& file, const RefusedMessage& refused, const std::string& bad_name) override;
     void refused_file(FileId id, const std::string& name, uint64_t size, const std::string& why) override;
@@ -159,6 +160,7 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     void before_dot(QueuedMessage& message) override;
     void put_back(RecordId id) override;
     void settle_unsent(RecordId id, const Outcome& outcome, bool counts) override;
+    void local_fault(const std::string& text) override;
     void put_off(RecordId id, const Outcome& outcome) override;
     bool expired(RecordId id) override;
     bool take_held(RecordId id, Site* site) override;
@@ -233,6 +235,7 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     std::unique_ptr<DeliveryLog> log_;
     std::unique_ptr<Journal> journal_;
     std::unique_ptr<SetAside> aside_;
+    std::set<std::string> told_faults_;
     std::unique_ptr<GroupCommit> commit_;
     RetrySchedule schedule_;
     AddressBlocks prohibited_;

@@ -11,6 +11,18 @@ constexpr size_t kRepliesKept = 4'096, kReplyKeptOctets = 300;
 constexpr size_t kDoomedAtOnce = 64;  // of each kind; each may read from the disk
 constexpr DurationMs kUnreadAgainMs = 1'000;
 
+// As KumoMTA tells it. Nothing: no command was answered.
+std::string_view command_of(Phase phase) {
+    switch (phase) {
+        case Phase::connect:
+        case Phase::greeting:
+        case Phase::content:
+        case Phase::idle: return {};
+        case Phase::dot: return ".";
+        default: return name_of(phase);
+    }
+}
+
 LoggedResponse logged(const Outcome& outcome) {
     LoggedResponse response;
     response.code = outcome.code;
@@ -18,7 +30,7 @@ LoggedResponse logged(const Outcome& outcome) {
     response.enhanced_subject = outcome.enhanced.subject;
     response.enhanced_detail = outcome.enhanced.detail;
     response.content = outcome.text;
-    response.command = name_of(outcome.phase);
+    response.command = command_of(outcome.phase);
     return response;
 }
 
@@ -84,7 +96,7 @@ void Shard::log(const Settled& settled) {
         line.peer_address = place.address;
         line.egress_source = place.source;
         line.source_address = place.source_address;
-        line.delivery_protocol = "ESMTP";
+        if (place.session_high != 0 || place.session_low != 0) line.delivery_protocol = "ESMTP";
         line.tls_cipher = place.tls_cipher;
         line.tls_protocol_version = place.tls_version;
         line.session_high = place.session_high;
@@ -334,6 +346,7 @@ void Shard::refused_file(FileId id, const std::string& name, uint64_t size, cons
     record.created_s = now_s();
     record.file = name;
     log_->append(record);
+    log_->write_early();  // it lies in bad/ already: no restart tells it again
     if (id) forget(0, id);  // no shard has sent from it
 }
 

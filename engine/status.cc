@@ -53,7 +53,7 @@ json status_json(Engine& engine, int64_t started_s) {
     status["attempts"] = {{"deferred", totals.deferred_attempts}, {"possible_duplicates", totals.possible_duplicates}};
     status["spool"] = {{"files", totals.files}, {"messages", totals.messages}, {"refused", totals.refused},
                        {"refused_recipients", totals.refused_recipients},
-                       {"intake_idle", totals.intake_idle}};
+                       {"intake_idle", totals.intake_idle}, {"left_behind", totals.left_behind}};
     status["connections"] = {{"open", totals.connections}, {"opened", totals.connections_opened},
                              {"tls", totals.connections_tls}};
     const Ledger ledger = engine.ledger();
@@ -92,6 +92,8 @@ std::string status_text(const json& status) {
                         count("spool", "messages"), count("spool", "refused"), count("spool", "refused_recipients"));
     text += fmt::format("connections  {} open, {} opened, {} of them with TLS\n", count("connections", "open"),
                         count("connections", "opened"), count("connections", "tls"));
+    if (status["spool"]["left_behind"].get<bool>())
+        text += "spool        something in new/ cannot be taken in; the engine's messages tell what\n";
     if (status["short_of_space"].get<bool>()) text += "disk         no space for journal or log: nothing new is taken in\n";
     if (const auto breaches = status["ledger"]["breaches"].get<uint64_t>(); breaches > 0)
         text += fmt::format("LEDGER       BREACH in {} of {} checks: {} recipients missing\n", breaches,

@@ -22,8 +22,9 @@ int64_t changed_ns(const struct stat& st) { return int64_t{st.st_ctim.tv_sec} * 
 
 // The first octets of a file whose name is lost: a command of batch SMTP, or a header.
 bool is_batch_opening(const char* first) {
-    for (const char* verb : {"HELO ", "EHLO ", "RSET\n", "RSET\r", "NOOP\n", "NOOP\r", "NOOP ", "MAIL FROM:"})
-        if (strncasecmp(first, verb, std::strlen(verb)) == 0) return true;
+    if (opens_envelope(first)) return true;
+    for (const char* verb : {"HELO", "EHLO", "RSET", "NOOP", "QUIT"})
+        if (strncasecmp(first, verb, 4) == 0) return first[4] == ' ' || first[4] == '\r' || first[4] == '\n';
     return false;
 }
 
@@ -50,11 +51,13 @@ Intake::~Intake() {
 }
 
 bool Intake::idle_now() const {
-    return !job_ || paused_until_ms_ > reactor_.now_ms() || (stopping_ && job_->stage == Job::Stage::publishing);
+    using Stage = Job::Stage;
+    return !job_ || paused_until_ms_ > reactor_.now_ms() ||
+           (stopping_ && (job_->stage == Stage::publishing || (job_->stage == Stage::reporting && !owner_.has_room())));
 }
 
 bool Intake::idle() const {
-    return !job_ && names_.empty() && scans_.empty() && !listing_ && recovering_.empty();
+    return !job_ && names_.empty() && scans_.empty() && !listing_ && recovering_.empty() && !left_for_now_;
 }
 
 bool Intake::slice() {
@@ -63,7 +66,7 @@ bool Intake::slice() {
         if (paused_until_ms_ > reactor_.now_ms()) return false;
         if (job_) {
             if (job_->stage == Job::Stage::publishing && (stopping_ || !owner_.has_room())) return false;
-            if (job_->stage == Job::Stage::reporting && !owner_.may_set_aside()) return false;
+            if (job_->stage == Job::Stage::reporting && !(owner_.may_set_aside() && owner_.has_room())) return false;
             if (work()) return true;  // a block was read or published; the rest in the next turn
             continue;
         }
@@ -105,8 +108,9 @@ bool Intake::begin_recovered() {
         return true;
     }
     const Error& why = data.error();
-    if (is_local_fault(why.code)) {
-        recovering_.push_back(id);
+    if (is_local_fault(why.code) && (why.code != EIO || ++recovery_tries_[id] < kTries)) {
+        const bool its_own = why.code == EIO || why.code == EAGAIN;  // then the others first
+        recovering_.insert(its_own ? recovering_.begin() : recovering_.end(), id);
         pause(Error{why.code, "spool/active/" + file_id_text(id) + ": " + why.text});
         return false;
     }
@@ -137,6 +141,8 @@ Result<FileDescriptor> Intake::look_at_recovered(SpoolFile& file, const Recovere
     file.inode = st->st_ino;
     if (claim) {
         if (claim->size != size || claim->mtime_ns != file.mtime_ns) return fail("the file was changed after it was claimed");
+        if (file.form == SpoolForm::eml)
+            if (auto found = look_for_envelope(data->get(), file); !found) return std::unexpected(found.error());
         return data;
     }
     // Claimed in the last moment of the engine before this one: its record did not reach the disk.
@@ -159,7 +165,7 @@ void Intake::begin(const Name& name) {
     const auto entry = spool_.look(at, name.name, name.folder.empty(), st, why);
     using Entry = SpoolDirectory::Entry;
     if (entry == Entry::gone) return;
-    if (entry == Entry::not_now) return put_off(name, Error{0, "new/" + name.name + ": " + why});
+    if (entry == Entry::not_now) return leave_behind(name, Error{EIO, why});
     if (entry == Entry::folder) return scan(name.name);
     auto refuse = [&](const std::string& reason) {
         std::vector<FileDescriptor> written;
@@ -167,7 +173,7 @@ void Intake::begin(const Name& name) {
         owner_.set_aside(std::move(written));
         if (!moved && is_local_fault(moved.error().code)) return put_off(name, moved.error());
         if (!moved && moved.error().code == ENOENT) return;  // its producer took it away
-        if (!moved) return pause(moved.error());
+        if (!moved) return leave_behind(name, moved.error());  // no permission, as a rule
         ++refused_;
         owner_.refused_file(0, name.name, static_cast<uint64_t>(st.st_size), reason);
     };
@@ -198,6 +204,7 @@ void Intake::end_job() {
 }
 
 void Intake::put_off(const Name& name, const Error& error) {
+    if (error.code == EIO || error.code == EAGAIN) return leave_behind(name, error);
     names_.push_front(name);
     pause(error);
 }

@@ -12,14 +12,19 @@
 // second tells what was refused, block by block, so that no list of any length is held.
 //
 // Failure policy: a refused file or message goes to bad/ and the others go on. A local fault (disk full, too many open
-// files) leaves the file where it is and the intake waits a second before it looks again; it is told once.
+// files) leaves the file where it is and the intake waits a second before it looks again; it is told once. A fault of one
+// file (a bad sector, no permission) holds up no other: in new/ it is tried again every few seconds, in active/ a few times
+// and then refused.
 #pragma once
 
 #include <deque>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "engine/io/reactor.h"
@@ -58,8 +63,8 @@ class IntakeOwner {
     virtual void publish(RecordChain chain) = 0;
     // The time of a claim made now of a file that came into new/ at `submitted_ns` (holds.h).
     virtual int64_t claim_time_s(int64_t submitted_ns) = 0;
-    // The file is in the table, its claim must be journalled; comes before its records.
-    virtual void claimed(FileSlot slot, const SpoolFile& file) = 0;
+    // The file is in active/: its claim must be journalled, before anything else of it.
+    virtual void claimed(const SpoolFile& file) = 0;
     virtual void refused_recipient(const RefusedRecipient& refused) = 0;
     virtual void refused_message(const SpoolFile& file, const RefusedMessage& refused, const std::string& bad_name) = 0;
     virtual void refused_file(FileId id, const std::string& name, uint64_t size, const std::string& why) = 0;
@@ -102,9 +107,13 @@ class Intake final : private Operation, private Timer {
     uint64_t messages() const { return messages_; }
     uint64_t recipients() const { return recipients_; }
     uint64_t refused() const { return refused_; }
+    // Something in new/ could not be taken when it was last looked at.
+    bool left_behind() const { return left_behind_; }
 
   private:
     static constexpr size_t kReadBlock = 256 * 1024;
+    static constexpr size_t kReportedBlock = 1024;  // may hold fifty messages to be set aside, with two files each
+    static constexpr unsigned kTries = 5;           // at what may be unreadable for good, a second between
     struct Job;
     class JobHandler;
     struct Name {
@@ -123,6 +132,8 @@ class Intake final : private Operation, private Timer {
     void read_notices();
     bool refused_by_kind(const std::string& folder, const std::string& name) const;
     void on_timer() override;
+    void list_later(const std::string& folder);
+    void leave_behind(const Name& name, const Error& error);
 
     // Claims.
     bool begin_next();
@@ -173,11 +184,15 @@ class Intake final : private Operation, private Timer {
     int notify_ = -1;
     bool watching_ = false;
     std::vector<std::pair<int, std::string>> watches_;
-    std::vector<std::string> unwatched_;  // folders that could not be watched: listed now and then
+    bool closing_ = false;
+    std::vector<std::string> listed_later_;  // folders that could not be watched, or where something could not be taken
+    int64_t list_again_ms_ = 0;
     bool told_unwatched_ = false;
-    int64_t list_unwatched_ms_ = 0;
+    bool left_behind_ = false, left_for_now_ = false;  // the last: until a local fault passes
+    std::set<std::pair<std::string, int>> told_left_;
     std::shared_ptr<RecoveredState> recovered_;
     std::vector<FileId> recovering_;
+    std::unordered_map<FileId, unsigned> recovery_tries_;  // of those that could not be read
     std::unique_ptr<Job> job_;
     std::string block_;
     SmallMessage small_;

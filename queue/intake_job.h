@@ -2,6 +2,7 @@
 // intake_reading.cc and intake_publishing.cc work on it; intake.cc begins and ends it.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <span>
@@ -12,6 +13,11 @@
 #include "queue/intake.h"
 
 namespace postrider {
+
+// Of a file that ends in .eml: a refused message of a batch, bad/NAME.N.eml, is batch SMTP, and comes back mended. No header
+// begins so.
+bool opens_envelope(std::string_view octets);
+Result<void> look_for_envelope(int fd, SpoolFile& file);
 
 struct Intake::Job {
     enum class Stage : uint8_t { reading, reporting, publishing, refusing } stage = Stage::reading;
@@ -25,6 +31,11 @@ struct Intake::Job {
     std::unique_ptr<BatchParser> batch;
     std::unique_ptr<EmlParser> eml;
     std::unique_ptr<IndexWriter> writer;
+    // Octets of it that are read next.
+    size_t next_block() const {
+        return std::min<uint64_t>(stage == Stage::reporting ? kReportedBlock : kReadBlock, file.size - offset);
+    }
+    unsigned tries = 0;          // at what cannot be read
     uint64_t refusals = 0;       // of recipients and messages, found by the first reading
     bool told = false;           // by an earlier run, and the log has them
     uint64_t reported = 0;       // told by the second so far: after a local fault it begins anew and passes them by

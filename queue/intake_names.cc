@@ -20,7 +20,8 @@ namespace {
 
 constexpr size_t kNamesAtOnce = 512;
 constexpr size_t kNamesKept = 4096;
-constexpr DurationMs kUnwatchedMs = 5'000;
+constexpr DurationMs kListedAgainMs = 5'000;
+constexpr size_t kToldMost = 1'000;
 
 // Not every file system tells it in a listing. Every shard must know, because each takes its part of the folder.
 bool is_folder(int dir, const dirent& entry) {
@@ -44,6 +45,7 @@ Result<void> Intake::start(std::span<const FileId> left_over, std::shared_ptr<Re
 }
 
 void Intake::close() {
+    closing_ = true;
     if (watching_) reactor_.ring().cancel(this);
 }
 
@@ -72,20 +74,36 @@ void Intake::cannot_watch(const std::string& folder, const Error& error) {
     if (!std::exchange(told_unwatched_, true))
         owner_.trouble(Error{error.code, error.text + "; it is listed every few seconds until it can be watched (raise "
                                                       "fs.inotify.max_user_watches)"});
-    if (unwatched_.empty()) list_unwatched_ms_ = reactor_.now_ms() + kUnwatchedMs;
-    unwatched_.push_back(folder);
-    reactor_.arm(*this, list_unwatched_ms_);
+    list_later(folder);
 }
 
-// The end of a pause, or time to list what could not be watched; each is tried to be watched again before.
+void Intake::list_later(const std::string& folder) {
+    if (listed_later_.empty()) list_again_ms_ = reactor_.now_ms() + kListedAgainMs;
+    if (std::ranges::find(listed_later_, folder) == listed_later_.end()) listed_later_.push_back(folder);
+    reactor_.arm(*this, list_again_ms_);
+}
+
+// The end of a pause, or time to list again; what could not be watched is tried to be watched before.
 void Intake::on_timer() {
-    if (unwatched_.empty()) return;
-    if (reactor_.now_ms() < list_unwatched_ms_) return reactor_.arm(*this, list_unwatched_ms_);
-    for (auto& folder : std::exchange(unwatched_, {})) scan(std::move(folder));
+    if (listed_later_.empty()) return;
+    if (reactor_.now_ms() < list_again_ms_) return reactor_.arm(*this, list_again_ms_);
+    left_behind_ = left_for_now_ = false;
+    for (auto& folder : std::exchange(listed_later_, {})) scan(std::move(folder));
+}
+
+// This file or folder cannot be taken now, and others need not wait for it. Told once for each folder and fault.
+void Intake::leave_behind(const Name& name, const Error& error) {
+    left_behind_ = true;
+    left_for_now_ |= is_local_fault(error.code);
+    if (told_left_.size() >= kToldMost) told_left_.clear();
+    if (told_left_.emplace(name.folder, error.code).second)
+        owner_.trouble(Error{error.code, fmt::format("new/{}{}{}: {}; what cannot be taken there is tried again every few seconds",
+                                                     name.folder, name.folder.empty() ? "" : "/", name.name, error.text)});
+    list_later(name.folder);
 }
 
 void Intake::complete(int result, bool, std::span<const char>) {
-    if (result < 0) {
+    if (result < 0 || closing_) {  // a poll that was ready before the cancel came is not polled again
         watching_ = false;
         return;
     }
@@ -150,9 +168,14 @@ bool Intake::read_names() {
         watch(scanning_);  // before the listing, so that nothing falls between
         auto listing = files::Listing::open(spool_.incoming(), scanning_.empty() ? "." : scanning_);
         if (!listing) {
-            if (!is_local_fault(listing.error().code)) return true;  // the folder is gone
-            list_again(listing.error());
-            return false;
+            const int code = listing.error().code;
+            if (code == ENOENT || code == ENOTDIR || code == ELOOP) return true;  // the folder is gone
+            if (is_local_fault(code) && code != EIO) {
+                list_again(listing.error());
+                return false;
+            }
+            leave_behind({scanning_, ""}, listing.error());
+            return true;
         }
         listing_ = std::move(*listing);
     }

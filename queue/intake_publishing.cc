@@ -29,7 +29,6 @@ Result<DomainId> Intake::intern_domain(Job& job, std::string_view domain) {
 }
 
 void Intake::begin_publishing(Job& job) {
-    owner_.claimed(job.slot, job.file);
     job.stage = Job::Stage::publishing;
     if (!job.file.indexed) publish_small(job);
     if (job.refusals > 0 && !job.told) owner_.refusals_told(job.file.id);

@@ -1,5 +1,6 @@
 // Reading a claimed file: parsed once, its index written beside it, and what was refused told; then intake_publishing.cc.
 #include <fcntl.h>
+#include <strings.h>
 
 #include <algorithm>
 #include <utility>
@@ -54,8 +55,8 @@ bool Intake::JobHandler::tell_now() {
 void Intake::JobHandler::set_aside(const RefusedMessage& refused) {
     const std::string bad_name = fmt::format("{}.{}.eml", job_.file.name.substr(0, 200), refused.number);
     std::vector<FileDescriptor> written;
-    auto kept = intake_.spool_.refuse_message(job_.data.get(), refused.whole.offset, refused.whole.size, bad_name,
-                                              refused.why.text, &written);
+    auto kept = intake_.spool_.refuse_message(job_.file.id, job_.data.get(), refused.whole, bad_name,
+                                              refused.why.text + " (counted in " + job_.file.name + ")", &written);
     intake_.owner_.set_aside(std::move(written));
     if (!kept) {
         --job_.reported;
@@ -67,6 +68,19 @@ void Intake::JobHandler::set_aside(const RefusedMessage& refused) {
 }
 
 // ---- the file, a block at a time
+
+bool opens_envelope(std::string_view octets) {
+    constexpr std::string_view kMail = "MAIL FROM:";
+    return octets.size() >= kMail.size() && strncasecmp(octets.data(), kMail.data(), kMail.size()) == 0;
+}
+
+Result<void> look_for_envelope(int fd, SpoolFile& file) {
+    char first[16];
+    auto got = files::read_at(fd, first, sizeof first, 0);
+    if (!got) return std::unexpected(got.error());
+    if (opens_envelope({first, *got})) file.form = SpoolForm::batch;
+    return {};
+}
 
 void Intake::begin_job(SpoolFile file, FileDescriptor data, const RecoveredFile* recovered) {
     job_ = std::make_unique<Job>();
@@ -80,6 +94,7 @@ void Intake::begin_job(SpoolFile file, FileDescriptor data, const RecoveredFile*
         job.known = job.known.first(job.known.size() - 1);
     }
     job.file.indexed = job.file.form == SpoolForm::batch || job.file.size > kSmallFile;
+    owner_.claimed(job.file);
     if (job.file.indexed && recovered && recovered->claimed && open_index(job, true)) {
         job.refusals = job.reader->header().refusals;
         job.slot = table_.add(job.file);
@@ -98,11 +113,12 @@ bool Intake::work() {
         auto published = publish_step(job);
         if (published) return true;
         const Error error{published.error().code, "index of " + job.file.name + ": " + published.error().text};
-        if (is_local_fault(error.code)) {
+        if (is_local_fault(error.code) && (error.code != EIO || ++job.tries < kTries)) {
             pause(error);  // the same step again
             return true;
         }
-        // The index was whole a moment ago: the disk fails. What is published stays; the rest waits for a restart.
+        // The index was whole a moment ago: the disk fails. What is published stays; the rest waits for a restart, which makes
+        // the index again.
         owner_.trouble(error);
         end_job();
         return false;
@@ -110,9 +126,15 @@ bool Intake::work() {
     const bool reporting = job.stage == Job::Stage::reporting;
     auto read = reporting ? report_block(job) : read_block(job);
     if (read) return job_ != nullptr;  // a small file is done with
-    if (!reporting && !is_local_fault(read.error().code)) {
+    const bool for_good = !is_local_fault(read.error().code) || (read.error().code == EIO && ++job.tries >= kTries);
+    if (for_good && !reporting) {
         refuse_job(read.error().text);
         return false;
+    }
+    if (for_good) {  // it could be read once: what cannot be told any more is found out when it is sent
+        end_parsing(job);
+        begin_publishing(job);
+        return job_ != nullptr;
     }
     pause(read.error());
     end_parsing(job);  // again from its beginning
@@ -144,14 +166,14 @@ void Intake::end_parsing(Job& job) {
 
 // In block_; shorter than it should be when the file is.
 Result<std::span<const char>> Intake::next_block(Job& job) {
-    const size_t size = std::min<uint64_t>(kReadBlock, job.file.size - job.offset);
+    const size_t size = job.next_block();
     auto got = files::read_at(job.data.get(), block_.data(), size, job.offset);
     if (!got) return std::unexpected(got.error());
     return std::span<const char>(block_.data(), *got);
 }
 
 Result<void> Intake::parse_block(Job& job, std::span<const char> octets) {
-    if (octets.size() < std::min<uint64_t>(kReadBlock, job.file.size - job.offset))
+    if (octets.size() < job.next_block())
         return fail("the file became shorter while it was read");
     auto fed = job.batch ? job.batch->feed(octets) : job.eml->feed(octets);
     job.offset += octets.size();
@@ -165,11 +187,18 @@ Result<void> Intake::read_block(Job& job) {
         auto got = files::read_at(job.data.get(), whole.data(), job.file.size, 0);
         if (!got) return std::unexpected(got.error());
         if (*got != job.file.size) return fail("the file became shorter while it was read");
+        if (opens_envelope({whole.data(), *got})) {
+            job.file.form = SpoolForm::batch;
+            job.file.indexed = true;
+            return {};
+        }
         if (auto parsed = small_.parse({whole.data(), *got}, rules_); !parsed) return parsed;
         job.offset = job.file.size;
         return finish_reading(job);
     }
     if (!job.writer) {
+        if (job.file.form == SpoolForm::eml)
+            if (auto found = look_for_envelope(job.data.get(), job.file); !found) return found;
         auto index = spool_.open_active(job.file.id, kIndexSuffix, O_RDWR | O_CREAT | O_TRUNC);
         if (!index) return std::unexpected(index.error());
         job.index = std::move(*index);

@@ -1,5 +1,5 @@
 // What was written into bad/ and is not durable yet: copies of refused messages, and reasons. They are synced with the next
-// commit, the folder after them, so that a batch file does not go before the messages that were taken out of it are safe.
+// commit, and with the folder, so that a batch file does not go before the messages that were taken out of it are safe.
 // One per shard.
 #pragma once
 
@@ -26,11 +26,10 @@ class SetAside final : public CommitParticipant {
         for (auto& file : waiting_) syncing_.push_back(std::move(file));  // behind those of a commit that was held
         waiting_.clear();
         for (const auto& file : syncing_) to_sync.push_back(file.get());
+        if (!syncing_.empty()) to_sync.push_back(bad_folder_);
         return {};
     }
-    void folders_to_sync(std::vector<int>& folders) override {
-        if (!syncing_.empty()) folders.push_back(bad_folder_);
-    }
+    bool syncs_names() const override { return true; }
     Result<void> end_commit() override {
         syncing_.clear();
         return {};

@@ -36,7 +36,7 @@ FileId make_file_id(const struct stat& st, const std::string& name) {
 
 Result<FileDescriptor> take_lock(int root, const std::string& path) {
     auto lock = files::open_beneath(root, "lock", O_RDWR | O_CREAT);
-    if (!lock) return lock;
+    if (!lock) return fail(fmt::format("spool {}: {}; it must be the engine's own", path, lock.error().text), lock.error().code);
     auto ours = files::lock(lock->get());
     if (!ours) return std::unexpected(ours.error());
     if (!*ours) {
@@ -261,10 +261,10 @@ Result<std::string> SpoolDirectory::refuse_active(FileId id, const std::string& 
     return move_to_bad(active_folder(id), file_id_text(id), name, why, written);
 }
 
-Result<std::string> SpoolDirectory::refuse_message(int from_fd, uint64_t offset, uint64_t size,
-                                                   const std::string& name, const std::string& why,
-                                                   Written* written) const {
-    const std::string part = "." + name;  // until it is whole
+Result<std::string> SpoolDirectory::refuse_message(FileId file, int from_fd, Range whole, const std::string& name,
+                                                   const std::string& why, Written* written) const {
+    auto [offset, size] = whole;
+    const std::string part = "." + file_id_text(file) + "." + name;  // until it is whole; a namesake may be copied beside
     auto copy = files::open_beneath(bad_.get(), part, O_RDWR | O_CREAT | O_TRUNC, 0640);
     if (!copy) return std::unexpected(copy.error());
     POSTRIDER_CRASH_POINT("bad.message.created");

@@ -18,6 +18,7 @@
 #include "engine/core/result.h"
 #include "engine/io/files.h"
 #include "queue/journal/journal_format.h"
+#include "queue/message.h"
 
 namespace postrider {
 
@@ -77,7 +78,7 @@ class SpoolDirectory {
     Result<std::string> refuse_active(FileId id, const std::string& name, const std::string& why,
                                       Written* written = nullptr) const;
     // Sets a message of a batch file aside as bad/<name> with its reason. Again after a crash: the same file, once.
-    Result<std::string> refuse_message(int from_fd, uint64_t offset, uint64_t size, const std::string& name,
+    Result<std::string> refuse_message(FileId file, int from_fd, Range whole, const std::string& name,
                                        const std::string& why, Written* written = nullptr) const;
     int bad() const { return bad_.get(); }
 

@@ -34,7 +34,7 @@ inline bool is_no_space(int code) { return code == ENOSPC || code == EDQUOT; }
 // A fault of this machine, not of the file or the peer at hand: it passes, and the same is tried again.
 inline bool is_local_fault(int code) {
     return code == EMFILE || code == ENFILE || code == ENOMEM || code == ENOSPC || code == EDQUOT || code == EIO ||
-           code == EROFS;
+           code == EROFS || code == EAGAIN;
 }
 
 }  // namespace postrider

@@ -89,6 +89,8 @@ class EgressOwner {
     // Only while the context says that something is held. True: the record is cancelled or suspended, and has been taken back.
     virtual bool take_held(RecordId id, Site* site) = 0;
     virtual bool suspended(Site& site) = 0;
+    // A fault of this machine keeps connections from being opened; told once for each text.
+    virtual void local_fault(const std::string& text) = 0;
     // A local fault keeps this recipient's file from being read: it is told and tried again later, and no attempt counts.
     virtual void put_off(RecordId id, const Outcome& outcome) = 0;
     virtual bool expired(RecordId id) = 0;

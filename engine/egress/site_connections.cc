@@ -2,6 +2,8 @@
 // a dial and a session of its own, carrying and resting, and what a failure to open means for the site.
 #include <algorithm>
 
+#include <fmt/format.h>
+
 #include "engine/core/check.h"
 #include "engine/egress/pooled_connection.h"
 #include "engine/net/dial.h"
@@ -319,6 +321,10 @@ void SiteWorker::could_not_open(PooledConnection& pooled, const SessionFailure& 
     if (of_source && turns_.refused(pooled.member, now_ms)) return;
     if (pooled.for_octets) settle_large(0, failure.outcome, pooled.place());
     if (failure.outcome.scope == Scope::engine) {  // FAULTS 95: nobody is to blame but us
+        const EgressSource& source = pooled.source();
+        context_.owner.local_fault(fmt::format("no connection can be opened from source {}{}: {}", source.name,
+                                               source.address ? fmt::format(" ({}; is it this machine's?)", source.address->text()) : "",
+                                               failure.outcome.text));
         no_opening_before_ms_ = now_ms + kLocalFaultMs;
         return;
     }

@@ -65,10 +65,10 @@ int openat2_beneath(int dir, const char* name, int flags, mode_t mode) {
     how.flags = static_cast<uint64_t>(flags) | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
     if (flags & O_CREAT) how.mode = mode;
     how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
-    int fd;
+    int fd, tries = 16;  // EAGAIN: a name was moved meanwhile, or somebody has a lease on the file, for up to a minute
     do {
         fd = retry("open", [&] { return static_cast<int>(syscall(SYS_openat2, dir, name, &how, sizeof how)); });
-    } while (fd < 0 && errno == EAGAIN);
+    } while (fd < 0 && errno == EAGAIN && --tries > 0);
     return fd;
 }
 

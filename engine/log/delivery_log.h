@@ -111,6 +111,8 @@ class DeliveryLog final : public CommitParticipant {
         if (buffer_.size() >= kWriteAt) write_early();
     }
 
+    // What must not wait for the commit, because a restart could not tell it again.
+    void write_early();
     Result<void> reopen();
 
     uint64_t records() const { return records_; }
@@ -136,7 +138,6 @@ class DeliveryLog final : public CommitParticipant {
     static constexpr uint64_t kReserve = uint64_t{16} << 20;
     static constexpr uint64_t kLookEvery = uint64_t{1} << 20;  // octets written
 
-    void write_early();
     Result<void> write_buffer();
     void renew_reserve();
     Result<void> write_at_end(size_t& done);

@@ -125,7 +125,7 @@ TlsEngine::Status TlsEngine::handshake(std::string_view& in, Buffer& out) {
         status = Status::done;
         resumed_ = wolfSSL_session_reused(ssl_) != 0;
         version_ = wolfSSL_get_version(ssl_);
-        const char* cipher = wolfSSL_get_cipher_name(ssl_);
+        const char* cipher = wolfSSL_CIPHER_get_name(wolfSSL_get_current_cipher(ssl_));  // IANA's name
         cipher_ = cipher ? cipher : "";
         wolfSSL_ERR_clear_error();
     } else if (wolfSSL_get_error(ssl_, result) != WOLFSSL_ERROR_WANT_READ) {

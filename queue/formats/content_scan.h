@@ -38,6 +38,8 @@ class ContentScan {
     size_t feed(const char* data, size_t size);
 
     bool ended() const { return state_ == State::ended; }
+    // What was taken refuses the message already: finish() tells why.
+    bool refused() const { return problem_ != Problem::none; }
     // A dot line with the other ending: the file is refused, its frame cannot be trusted.
     bool frame_broken() const { return state_ == State::broken; }
     uint64_t offset() const { return offset_; }  // of the next octet in the file

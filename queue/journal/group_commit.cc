@@ -71,11 +71,11 @@ void GroupCommit::go_on() {
     POSTRIDER_CRASH_POINT("commit.sync.before");
     synced_any_ = true;
     const int fd = to_sync_[next_sync_++];
-    // A folder's names are no data: fdatasync may leave them out.
-    if (stage_ <= participants_.size())
-        reactor_.ring().fdatasync(fd, this);
-    else
+    // Names are no data: fdatasync may leave them out.
+    if (stage_ > participants_.size() || participants_[stage_ - 1]->syncs_names())
         reactor_.ring().fsync(fd, this);
+    else
+        reactor_.ring().fdatasync(fd, this);
 }
 
 // False: there is none, or the commit is held, or has failed.

@@ -48,6 +48,8 @@ class CommitParticipant {
     virtual Result<void> begin_commit(std::vector<int>& to_sync) = 0;
     // Folders whose names the commit must make durable besides.
     virtual void folders_to_sync(std::vector<int>&) {}
+    // What it gives begin_commit() to sync are new files and folders: their names too.
+    virtual bool syncs_names() const { return false; }
     // All of the commit is durable.
     virtual Result<void> end_commit() = 0;
 };

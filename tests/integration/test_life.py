@@ -1,7 +1,10 @@
 """A run's life: one engine to a spool, SIGTERM drains, feeding while it runs, `send` into a running engine."""
 
+import os
+import shutil
 import signal
 import subprocess
+import threading
 import time
 
 import contents
@@ -52,6 +55,70 @@ class LifeTest(harness.Case):
         process.signal(signal.SIGTERM)
         self.assertEqual(process.wait(15), 0, process.text())
         self.assertEqual(engine.files_left(), [])
+
+    def test_sigterm_is_obeyed_in_a_run_until_empty(self):
+        engine = self.engine_with_sink("--latency", "20ms")
+        self.fill(engine, 3000, domains=3)
+        process = engine.start(until_empty=True)
+        self.eventually(lambda: len(engine.log()) > 100, "it sends")
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(15), 0, "the stop was asked for")
+        self.assertLess(len(engine.log()), 3000)
+
+    def test_mail_that_comes_in_during_the_shutdown_does_not_hold_it_up(self):
+        engine = self.engine_with_sink()
+        for _ in range(8):
+            process = engine.start()
+            self.wait_running(engine, process)
+            ended = threading.Event()
+            feeders = [threading.Thread(target=self.feed, args=(engine, n, ended)) for n in range(2)]
+            for feeder in feeders:
+                feeder.start()
+            time.sleep(0.3)
+            process.signal(signal.SIGTERM)
+            try:
+                self.assertEqual(process.wait(15), 0, process.text())
+            finally:
+                ended.set()
+                for feeder in feeders:
+                    feeder.join()
+
+    def feed(self, engine, number, ended):
+        """Names that are noticed and passed over, as fast as they can come."""
+        outside, inside = engine.spool / "tmp" / f".{number}", engine.spool / "new" / f".{number}"
+        outside.write_bytes(b"")
+        while not ended.is_set():
+            os.rename(outside, inside)
+            os.rename(inside, outside)
+
+    def test_a_source_that_is_not_here_is_told(self):
+        engine = self.engine_with_sink(more='[[source]]\nname = "far"\naddress = "192.0.2.9"\n')
+        self.fill(engine, 5)
+        process = engine.start()
+        self.eventually(lambda: "192.0.2.9" in process.text(), "it is told")
+        time.sleep(2.5)
+        told = process.text().count("192.0.2.9")
+        self.assertLessEqual(told, 2, "once by each shard, not every second")
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(15), 0, process.text())
+
+    def test_a_closed_socket_is_no_missing_engine(self):
+        if os.getuid() != 0:
+            self.skipTest("another user takes root")
+        engine = self.engine_with_sink()
+        self.wait_running(engine, engine.start())
+        self.eventually((engine.spool / "admin.sock").exists, "it answers")
+        for path in [self.folder, *self.folder.rglob("*")]:
+            if path.is_dir() and path.name != "spool" or path == engine.config:
+                path.chmod(0o755)
+        asked = subprocess.run([*self.as_nobody(engine), "status", "--config", engine.config], capture_output=True, text=True, timeout=20)
+        self.assertEqual(asked.returncode, 1, asked.stderr)
+        self.assertIn("permission denied", asked.stderr)
+
+    def as_nobody(self, engine):
+        program = self.folder / "postrider-for-all"
+        shutil.copy(harness.PROGRAM, program)
+        return ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program]
 
     def test_sigterm_drains(self):
         """What is in flight is answered and recorded, the rest waits, the exit is 0; a second run brings it to 0."""

@@ -145,6 +145,43 @@ class SpoolTest(harness.Case):
         self.assertIn(("Bounce", "5.1.3"), types)
         self.assertIn("Rejection", [kind for kind, _ in types])
 
+    def test_a_message_out_of_a_batch_comes_back_mended(self):
+        line = b"y" * 999
+        self.engine.put("b.bsmtp", b"MAIL FROM:<bounces@sender.test>\nRCPT TO:<real@aiosmtpd.test>\nDATA\nFrom: news@sender.test\n"
+                                   b"To: list@aiosmtpd.test\nSubject: x\n\n" + line + b"\n..dot\n.\n")
+        self.run_with_good_ones()
+        self.assert_bad("b.bsmtp.1.eml", "in b.bsmtp")
+        refused = self.bad / "b.bsmtp.1.eml"
+        refused.write_bytes(refused.read_bytes().replace(line, b"short"))
+        refused.rename(self.new / refused.name)
+        code, output = self.engine.run()
+        self.assertEqual(code, 0, output)
+        sent = [e for e in self.aiosmtpd.envelopes() if "real@aiosmtpd.test" in e["recipients"]]
+        self.assertEqual([(e["sender"], e["recipients"]) for e in sent], [("bounces@sender.test", ["real@aiosmtpd.test"])])
+        self.assertNotIn("list@aiosmtpd.test", {r for e in self.aiosmtpd.envelopes() for r in e["recipients"]})
+        self.assertEqual(self.engine.last("real@aiosmtpd.test")["response"]["command"], ".")
+
+    def test_what_may_not_be_moved_is_left_and_told(self):
+        if os.getuid() != 0:
+            self.skipTest("another user's folder takes root")
+        self.good("good.eml", "good@aiosmtpd.test")
+        self.engine.run_as(65534)
+        closed = self.new / "shop"
+        closed.mkdir(mode=0o755)
+        os.chmod(closed, 0o755)
+        for n in range(20):
+            (closed / f"{n}.eml").write_bytes(harness.eml("news@sender.test", ["late@aiosmtpd.test"], CONTENT))
+        code, output = self.engine.run()
+        self.assertEqual(code, 75, output)
+        self.assertIn("new/shop/", output)
+        self.assertEqual(output.count("Permission denied"), 2, "told once by each shard")
+        self.assertEqual(len(list(closed.iterdir())), 20)
+        process = self.engine.start()
+        self.eventually(lambda: "new/shop/" in process.text(), "it is told")
+        os.chown(closed, 65534, 65534)
+        self.eventually(lambda: not list(closed.iterdir()), "taken without a restart", 12)
+        self.eventually(lambda: len(self.engine.records("late@aiosmtpd.test")) == 20, "and delivered")
+
     def test_message_of_a_batch_without_recipient(self):
         self.engine.put("nobody.bsmtp", b"MAIL FROM:<a@sender.test>\nDATA\nSubject: x\n\ntext\n.\n")
         self.run_with_good_ones()

@@ -28,6 +28,7 @@ struct Owner final : EgressOwner {
     void settle_unsent(RecordId, const Outcome&, bool) override { ++settled; }
     bool take_held(RecordId, Site*) override { return false; }
     bool suspended(Site&) override { return false; }
+    void local_fault(const std::string&) override {}
     void put_off(RecordId, const Outcome&) override { ++settled; }
     bool expired(RecordId id) override {
         if (before_loading) before_loading(id);

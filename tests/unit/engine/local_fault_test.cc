@@ -59,11 +59,11 @@ class LocalFaults : public test::Rehearsal {
 TEST_F(LocalFaults, NothingIsCancelledOrExpiresOnAFullDisk) {
     constexpr uint64_t kCount = 6'000;
     start_sink(plain_sink());
-    submit_many(kCount, [](size_t i) { return i % 3 == 0 ? "sent.test" : i % 3 == 1 ? "cancelled.test" : "aged.test"; });
     log_ = "/dev/full";
     start_engine(1);
     const auto suspended = suspension_of("aged.test");
     set_holds({suspension_of("sent.test"), suspension_of("cancelled.test"), suspended});
+    submit_many(kCount, [](size_t i) { return i % 3 == 0 ? "sent.test" : i % 3 == 1 ? "cancelled.test" : "aged.test"; });
     ASSERT_TRUE(wait_for([&] { return engine_->totals().accepted == kCount; }));
     // The first lines meet the full disk.
     set_holds({suspension_of("cancelled.test"), suspended});
@@ -84,10 +84,10 @@ TEST_F(LocalFaults, NothingIsCancelledOrExpiresOnAFullDisk) {
 TEST_F(LocalFaults, WithoutDescriptorsTheFatesWaitForTheirAddresses) {
     constexpr uint64_t kCount = 300;
     start_sink(plain_sink());
-    submit_many(kCount, [](size_t i) { return i % 2 ? "cancelled.test" : "aged.test"; }, 1);
     start_engine(2);
     const auto suspended = suspension_of("aged.test");
-    set_holds({suspension_of("cancelled.test"), suspended});
+    set_holds({suspension_of("cancelled.test"), suspended});  // before anything can be sent
+    submit_many(kCount, [](size_t i) { return i % 2 ? "cancelled.test" : "aged.test"; }, 1);
     ASSERT_TRUE(wait_for([&] { return engine_->totals().accepted == kCount; }));
     rlimit before;
     ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);

@@ -9,29 +9,32 @@
 #include <vector>
 
 #include "queue/intake.h"
+#include "queue/set_aside.h"
 #include "tests/unit/queue/support.h"
 
 namespace postrider::testing {
 
 struct RecordingOwner final : IntakeOwner {
     RecordArena& arena;
+    FileTable& files;
     bool room = true;
     std::vector<Record> records;
-    std::vector<FileSlot> claims, done;
-    std::vector<FileId> told;
+    std::vector<FileSlot> done;
+    std::vector<FileId> claims, told;
     std::vector<SpoolFile> facts;  // of the claims
+    std::vector<FileDescriptor> aside;  // what the next commit would sync
     std::vector<std::string> refused_recipients, refused_messages, refused_files, troubles;
 
-    explicit RecordingOwner(RecordArena& a) : arena(a) {}
+    RecordingOwner(RecordArena& a, FileTable& f) : arena(a), files(f) {}
     bool has_room() override { return room; }
     void publish(RecordChain chain) override {
         while (!chain.empty()) records.push_back(arena[arena.pop(chain)]);
         // A claim is told before its records.
-        EXPECT_EQ(std::ranges::count(claims, records.back().file), 1);
+        EXPECT_EQ(std::ranges::count(claims, files[records.back().file].id), 1);
     }
     int64_t claim_time_s(int64_t) override { return read_wall_clock() / kUsPerSecond; }
-    void claimed(FileSlot slot, const SpoolFile& file) override {
-        claims.push_back(slot);
+    void claimed(const SpoolFile& file) override {
+        claims.push_back(file.id);
         facts.push_back(file);
     }
     void refused_recipient(const RefusedRecipient& refused) override {
@@ -48,6 +51,10 @@ struct RecordingOwner final : IntakeOwner {
     }
     void refusals_told(FileId file) override { told.push_back(file); }
     void publishing_done(FileSlot slot) override { done.push_back(slot); }
+    void set_aside(std::vector<FileDescriptor> written) override {
+        for (auto& file : written) aside.push_back(std::move(file));
+    }
+    bool may_set_aside() override { return aside.size() < SetAside::kMany; }
     void trouble(const Error& error) override { troubles.push_back(error.text); }
 };
 
@@ -62,7 +69,7 @@ class IntakeTest : public ::testing::Test {
         RecordArena arena;
         RecordSupply supply{arena};
         NameTable domains, labels;
-        RecordingOwner owner{arena};
+        RecordingOwner owner{arena, files};
         Intake intake;
         MessageReader reader;
 
@@ -86,8 +93,16 @@ class IntakeTest : public ::testing::Test {
         }
         void start_and_settle(std::shared_ptr<RecoveredState> recovered = nullptr) {
             start(std::move(recovered));
-            ASSERT_TRUE(loop.run_until([&] { return intake.idle(); }));
+            ASSERT_TRUE(loop.run_until([&] { return committed_and([&] { return intake.idle(); }); }));
         }
+        // As a commit would, between two turns.
+        template <class F>
+        bool committed_and(F condition) {
+            most_aside = std::max(most_aside, owner.aside.size());
+            owner.aside.clear();
+            return condition();
+        }
+        size_t most_aside = 0;
         bool until_records(size_t count) {
             return loop.run_until([&] { return owner.records.size() >= count && intake.idle(); });
         }

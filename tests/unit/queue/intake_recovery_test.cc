@@ -113,7 +113,7 @@ TEST_F(RecoveryTest, WhatIsSettledIsLeftOutAndTheRestKnowsItsPast) {
         const SpoolFile& file = run.owner.facts.at(0);
         EXPECT_EQ(file.name, before.name);
         EXPECT_EQ(file.created_s, 1'000'000) << "its age counts from the first claim";
-        EXPECT_EQ(run.files[run.owner.claims.at(0)].pending, 5u);
+        EXPECT_EQ(run.files[got[0].file].pending, 5u);
         EXPECT_EQ(run.loaded().size(), 4u);
         ASSERT_TRUE(spool_->remove_active(before.id, ""));
     }

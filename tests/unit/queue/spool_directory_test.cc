@@ -246,7 +246,7 @@ TEST(SpoolRefusal, AMessageSetAsideAgainAfterACrashIsOneFile) {
     ASSERT_TRUE(file);
     const std::string name = "b.bsmtp.1.eml";
     for (int pass = 0; pass < 2; ++pass) {
-        auto kept = spool->refuse_message(file->fd.get(), 17, 600'000, name, "a reason");
+        auto kept = spool->refuse_message(file->id, file->fd.get(), {17, 600'000}, name, "a reason");
         ASSERT_TRUE(kept) << kept.error().text;
         EXPECT_EQ(*kept, name);
     }
@@ -254,8 +254,8 @@ TEST(SpoolRefusal, AMessageSetAsideAgainAfterACrashIsOneFile) {
     ASSERT_EQ(unlink((spool / ("bad/" + name)).c_str()) +
                   unlink((spool / ("bad/" + name + ".reason")).c_str()),
               0);
-    write_file(spool / ("bad/." + name), "half of another copy");
-    ASSERT_TRUE(spool->refuse_message(file->fd.get(), 17, 600'000, name, "a reason"));
+    write_file(spool / ("bad/." + file_id_text(file->id) + "." + name), "half of another copy");
+    ASSERT_TRUE(spool->refuse_message(file->id, file->fd.get(), {17, 600'000}, name, "a reason"));
     EXPECT_EQ(read_file(spool / ("bad/" + name)), std::string(600'000, 'x'));
     EXPECT_EQ(count_files(spool / "bad"), 2u);
 }
@@ -270,7 +270,7 @@ TEST(SpoolRefusal, AMessageOfANamesakeReplacesNothing) {
         auto file = claim(*spool, "b.bsmtp");
         ASSERT_TRUE(file);
         auto kept =
-            spool->refuse_message(file->fd.get(), 0, text.size(), "b.bsmtp.1.eml", "of " + text);
+            spool->refuse_message(file->id, file->fd.get(), {0, text.size()}, "b.bsmtp.1.eml", "of " + text);
         ASSERT_TRUE(kept) << kept.error().text;
         places.insert(*kept);
         EXPECT_EQ(read_file(spool / ("bad/" + *kept)), text);
