@@ -11,6 +11,8 @@ constexpr size_t kRepliesKept = 4'096, kReplyKeptOctets = 300;
 constexpr size_t kDoomedAtOnce = 64;  // of each kind; each may read from the disk
 constexpr DurationMs kUnreadAgainMs = 1'000;
 
+constexpr uint32_t kWithoutPlace = 0x80000000u;  // in the id of a message that is in no index
+
 // As KumoMTA tells it. Nothing: no command was answered.
 std::string_view command_of(Phase phase) {
     switch (phase) {
@@ -312,10 +314,18 @@ void Shard::refused_recipient(const RefusedRecipient& refused) {
     metrics_.refused_recipients.add();
     LogRecord record;
     record.type = LogType::bounce;
-    record.id = message_id(refused.file->id, refused.message_number | 0x80000000u);
+    record.id = message_id(refused.file->id, refused.place.value_or(refused.number | kWithoutPlace));
     record.recipient = refused.text;
+    if (refused.envelope) {
+        record.sender = refused.envelope->sender;
+        record.campaign = refused.envelope->campaign;
+        record.tenant = refused.envelope->tenant;
+        record.job = refused.envelope->job;
+        record.envid = refused.envelope->envid;
+        record.egress_pool = refused.envelope->pool;
+    }
     record.response = {.code = 550, .enhanced_class = 5, .enhanced_subject = 1, .enhanced_detail = 3,
-                       .content = refused.why.text};
+                       .content = refused.why};
     record.event_us = reactor_->wall_us();
     record.created_s = refused.file->created_s;
     record.file = refused.file->name;
@@ -325,7 +335,7 @@ void Shard::refused_recipient(const RefusedRecipient& refused) {
 void Shard::refused_message(const SpoolFile& file, const RefusedMessage& refused, const std::string& bad_name) {
     LogRecord record;
     record.type = LogType::rejection;
-    record.id = message_id(file.id, refused.number | 0x80000000u);
+    record.id = message_id(file.id, refused.number | kWithoutPlace);
     record.sender = refused.sender;
     record.size = refused.size;
     record.response = {.code = 554, .enhanced_class = 5, .enhanced_subject = 6, .enhanced_detail = 0,
@@ -339,7 +349,7 @@ void Shard::refused_message(const SpoolFile& file, const RefusedMessage& refused
 void Shard::refused_file(FileId id, const std::string& name, uint64_t size, const std::string& why) {
     LogRecord record;
     record.type = LogType::rejection;
-    record.id = {id, mix64(id, hash64(name))};
+    record.id = {id, mix64(id ? id : static_cast<uint64_t>(reactor_->wall_us()), hash64(name))};
     record.size = size;
     record.response = {.code = 554, .enhanced_class = 5, .enhanced_subject = 6, .enhanced_detail = 0, .content = why};
     record.event_us = reactor_->wall_us();

@@ -41,9 +41,13 @@ namespace postrider {
 
 struct RefusedRecipient {
     const SpoolFile* file = nullptr;
-    uint32_t message_number = 0;
-    std::string text;  // the address as it stood
-    Error why;
+    // Of its message: where it lies, as the message's other recipients know it, or its number when it has no place because
+    // all of it is refused. The envelope is null where there are too many to keep until it is known.
+    std::optional<uint32_t> place;
+    uint32_t number = 0;
+    const Envelope* envelope = nullptr;
+    std::string_view text;  // the address as it stood
+    std::string_view why;
 };
 struct RefusedMessage {
     uint32_t number = 0;

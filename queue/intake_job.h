@@ -67,12 +67,21 @@ class Intake::JobHandler final : public SpoolHandler {
 
   private:
     bool reporting() const { return job_.stage == Job::Stage::reporting; }
-    bool tell_now();
+    bool to_tell();
+    void tell_held(const Envelope* envelope, std::optional<uint32_t> place);
+    std::optional<uint32_t> place_of_next();
     void set_aside(const RefusedMessage& refused);
+
+    static constexpr size_t kHeld = 256;
+    struct Held {
+        std::string text, why;
+    };
 
     Intake& intake_;
     Job& job_;
     uint64_t told_ = 0;
+    std::vector<Held> held_;               // refused recipients of the message at hand, until its envelope is known
+    std::optional<IndexReader> entries_;   // of the messages that the second reading passes
     Result<void> reported_;
     uint32_t count_ = 0;
     uint32_t message_ = 0;

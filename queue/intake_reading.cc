@@ -21,34 +21,63 @@ void Intake::JobHandler::on_recipient(const RecipientView& recipient) {
                                     Error{0, "the address is over 65535 octets with its comments"});
     auto domain = intake_.intern_domain(job_, recipient.domain);
     if (!domain) return on_refused_recipient(recipient.address, domain.error());
-    if (reporting()) return;
-    job_.writer->add_recipient(recipient.where, *domain, recipient.text);
     ++count_;
+    if (!reporting()) job_.writer->add_recipient(recipient.where, *domain, recipient.text);
 }
 
 void Intake::JobHandler::on_refused_recipient(std::string_view text, const Error& why) {
-    if (tell_now()) intake_.owner_.refused_recipient({&job_.file, message_ + 1, std::string(text), why});
+    if (!to_tell()) return;
+    held_.push_back({std::string(text), why.text});
+    if (held_.size() >= kHeld) tell_held(nullptr, {});
 }
 
 void Intake::JobHandler::on_message(uint32_t number, const Envelope& envelope, const Content& content) {
+    const bool some = std::exchange(count_, 0) > 0;
+    if (!reporting()) {
+        if (some) job_.writer->add_message(envelope, content);
+    } else {
+        const auto place = some ? place_of_next() : std::nullopt;
+        tell_held(&envelope, place);
+    }
     message_ = number;
-    if (std::exchange(count_, 0) > 0) job_.writer->add_message(envelope, content);
 }
 
 void Intake::JobHandler::on_refused_message(uint32_t number, const Envelope& envelope, const Content& content, Range whole,
                                             const Error& why) {
-    message_ = number;
     count_ = 0;
     if (!reporting()) job_.writer->drop_recipients();
-    if (tell_now()) set_aside({number, whole, content.stored.size, envelope.sender, why});
+    tell_held(&envelope, {});
+    message_ = number;
+    if (to_tell()) set_aside({number, whole, content.stored.size, envelope.sender, why});
 }
 
 // False: the first reading, which counts, or told before a local fault, or not to be told because of one.
-bool Intake::JobHandler::tell_now() {
+bool Intake::JobHandler::to_tell() {
     if (!reporting()) return ++job_.refusals && false;
-    if (!reported_ || told_++ < job_.reported) return false;
-    ++job_.reported;
-    return true;
+    return reported_ && told_++ >= job_.reported;
+}
+
+void Intake::JobHandler::tell_held(const Envelope* envelope, std::optional<uint32_t> place) {
+    if (reported_) {
+        for (const Held& held : held_)
+            intake_.owner_.refused_recipient({&job_.file, place, message_ + 1, envelope, held.text, held.why});
+        job_.reported += held_.size();
+    }
+    held_.clear();
+}
+
+// Of the next message in the index that was not refused; the readings pass them in the same order.
+std::optional<uint32_t> Intake::JobHandler::place_of_next() {
+    if (!entries_) {
+        auto opened = IndexReader::open(job_.index.get(), job_.file, false);
+        if (!opened) return {};
+        entries_ = std::move(*opened);
+    }
+    for (;;) {
+        auto step = entries_->next();
+        if (!step || step->kind == IndexReader::Step::Kind::end) return {};
+        if (step->kind == IndexReader::Step::Kind::message && !(step->message->flags & MessageEntry::kRefused)) return step->place;
+    }
 }
 
 // The rest of its file goes on and the file goes away in the end: the message must be in bad/ before.
@@ -59,10 +88,10 @@ void Intake::JobHandler::set_aside(const RefusedMessage& refused) {
                                               refused.why.text + " (counted in " + job_.file.name + ")", &written);
     intake_.owner_.set_aside(std::move(written));
     if (!kept) {
-        --job_.reported;
         reported_ = fail("bad/" + bad_name + ": " + kept.error().text, kept.error().code);
         return;
     }
+    ++job_.reported;
     ++intake_.refused_;
     intake_.owner_.refused_message(job_.file, refused, bad_name);
 }
@@ -247,7 +276,7 @@ void Intake::read_through(Job& job) {
 
 void Intake::refuse_small(Job& job, const std::string& recipient, const Error& why) {
     ++job.refusals;
-    if (!job.told) owner_.refused_recipient({&job.file, 1, recipient, why});
+    if (!job.told) owner_.refused_recipient({&job.file, 0, 1, &small_.envelope, recipient, why.text});
 }
 
 // A block of the second reading.

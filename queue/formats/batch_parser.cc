@@ -204,8 +204,8 @@ Result<void> BatchParser::on_rcpt(const Line& line, std::string_view argument) {
     auto path = parse_path(argument);
     if (path && path->address.empty()) path = fail("<> is no recipient");
     if (!path) {
-        handler_.on_refused_recipient(argument,
-                                      error_at(line.number, line.offset, path.error().text));
+        const std::string_view address = argument.ends_with('>') ? argument.substr(1, argument.size() - 2) : argument;
+        handler_.on_refused_recipient(address, error_at(line.number, line.offset, path.error().text));
         return {};
     }
     std::string_view parameters = argument.substr(path->size);

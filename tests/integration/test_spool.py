@@ -211,7 +211,7 @@ class RefusedRecipients(harness.Case):
         super().setUp()
         # The others wait: no name server answers.
         self.engine = harness.Engine(self, 9, retry_after=["10m"], shards=1, more='[journal]\ncommit = "2s"\n')
-        self.refused = {"a.eml": "one@@aiosmtpd.test", "b.bsmtp": "<two@@aiosmtpd.test>"}
+        self.refused = {"a.eml": "one@@aiosmtpd.test", "b.bsmtp": "two@@aiosmtpd.test"}
 
     def lines(self):
         return sorted(harness.address_of(r) for r in self.engine.log() if r["type"] == "Bounce")
@@ -238,6 +238,7 @@ class RefusedRecipients(harness.Case):
             time.sleep(2.5 if run == 0 else 0.5)  # a commit in the first
             self.kill(process)
             self.assertEqual(self.lines(), sorted(self.refused.values()))
+        self.assertEqual({r["sender"] for r in self.engine.log() if r["type"] == "Bounce"}, {"news@sender.test"})
 
 
 class Unwatched(harness.Case):

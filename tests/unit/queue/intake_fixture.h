@@ -23,6 +23,8 @@ struct RecordingOwner final : IntakeOwner {
     std::vector<FileId> claims, told;
     std::vector<SpoolFile> facts;  // of the claims
     std::vector<FileDescriptor> aside;  // what the next commit would sync
+    std::vector<std::optional<uint32_t>> refused_places;
+    std::vector<std::string> refused_campaigns;
     std::vector<std::string> refused_recipients, refused_messages, refused_files, troubles;
 
     RecordingOwner(RecordArena& a, FileTable& f) : arena(a), files(f) {}
@@ -39,7 +41,9 @@ struct RecordingOwner final : IntakeOwner {
     }
     void refused_recipient(const RefusedRecipient& refused) override {
         refused_recipients.push_back(
-            fmt::format("{} {} {}", refused.file->name, refused.message_number, refused.text));
+            fmt::format("{} {} {}", refused.file->name, refused.number, refused.text));
+        refused_places.push_back(refused.place);
+        refused_campaigns.push_back(refused.envelope ? refused.envelope->campaign : "?");
     }
     void refused_message(const SpoolFile& file, const RefusedMessage& refused,
                          const std::string& bad_name) override {

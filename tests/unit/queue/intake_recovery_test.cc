@@ -244,7 +244,7 @@ TEST_F(RecoveryTest, RefusalsAreToldUntilTheLogHasThem) {
         spool_.drop(small ? "a.eml" : "a.bsmtp",
                     small ? eml({"a@x.example", "bad@@x.example"}) : batch({"a@x.example"}) + batch({"bad@@x.example", "b@x.example"}));
         const Before before = first_run();
-        const std::string expected = small ? "a.eml 1 bad@@x.example" : "a.bsmtp 2 <bad@@x.example>";
+        const std::string expected = small ? "a.eml 1 bad@@x.example" : "a.bsmtp 2 bad@@x.example";
         for (const bool indexed : {true, false}) {
             if (!small && !indexed) ASSERT_EQ(unlink(spool_.active(before.id, kIndexSuffix).c_str()), 0);
             for (const bool told : {false, true}) {

@@ -183,14 +183,17 @@ TEST_F(IntakeTest, ABadOctetRefusesAFileBeforeItsEnd) {
 TEST_F(IntakeTest, ARefusedMessageIsSetAsideAloneWithItsReason) {
     const std::string bad = batch({"b@one.example", "c@one.example"}, "", "bare \r here");
     const std::string text =
-        batch({"a@one.example"}) + bad + batch({"d@two.example", "x@@y"}) + batch({"@@"});
+        batch({"a@one.example"}) + bad + batch({"d@two.example", "x@@y"}, "x-campaign: spring\n") + batch({"@@"});
     spool_.drop("b.bsmtp", text);
     Run run(*this);
     run.start_and_settle();
-    EXPECT_EQ(run.loaded(), (Texts{"a@one.example ", "d@two.example "}));
+    EXPECT_EQ(run.loaded(), (Texts{"a@one.example ", "d@two.example spring"}));
     EXPECT_THAT(run.owner.refused_messages, ElementsAre("b.bsmtp 2 <s@example.org> b.bsmtp.2.eml"));
     EXPECT_THAT(run.owner.refused_recipients,
-                UnorderedElementsAre("b.bsmtp 3 <x@@y>", "b.bsmtp 4 <@@>"));
+                ElementsAre("b.bsmtp 3 x@@y", "b.bsmtp 4 @@"));
+    EXPECT_EQ(run.owner.refused_places.at(0), run.owner.records.at(1).place) << "the id of the message's other recipient";
+    EXPECT_FALSE(run.owner.refused_places.at(1)) << "nobody else, no place";
+    EXPECT_THAT(run.owner.refused_campaigns, ElementsAre("spring", ""));
     EXPECT_EQ(read_file(spool_ / "bad/b.bsmtp.2.eml"), bad);
     EXPECT_THAT(read_file(spool_ / "bad/b.bsmtp.2.eml.reason"), HasSubstr("CR"));
 }
