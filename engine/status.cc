@@ -102,7 +102,7 @@ std::string status_text(const json& status) {
         text += fmt::format("site         {}: {} connections, {} opened\n", site["site"].get<std::string>(),
                             site["connections"].get<uint64_t>(), site["opened"].get<uint64_t>());
     for (const auto& domain : status["parked"])
-        text += fmt::format("parked       {}: {} recipients, {}\n", domain["domain"].get<std::string>(),
+        text += fmt::format("parked       {}: {} ready, {}\n", domain["domain"].get<std::string>(),
                             domain["ready"].get<uint64_t>(), domain["why"].get<std::string>());
     return text;
 }

@@ -23,6 +23,7 @@ namespace postrider {
 namespace {
 
 constexpr int kRuntime = 1, kUsage = 2;
+constexpr uint64_t kMessagesMost = 1'000'000'000;
 constexpr uint64_t kDomainsMost = 10'000'000, kRecipientsMost = 10'000;
 
 struct GenOptions {
@@ -185,12 +186,12 @@ Result<void> Generator::run() {
 
 void declare(CLI::App& app, GenOptions& options) {
     app.add_option("--spool", options.spool, "the spool directory")->required();
-    app.add_option("--messages", options.messages, "how many")->check(CLI::PositiveNumber);
+    app.add_option("--messages", options.messages, "how many")->check(CLI::Range(uint64_t{1}, kMessagesMost));
     app.add_option("--size", options.size, "of a message with its header, about (10KiB)");
     app.add_option("--format", options.format, "bsmtp or eml")
         ->check(CLI::IsMember({"bsmtp", "eml"}));
     app.add_option("--per-file", options.per_file, "messages in a batch file")
-        ->check(CLI::PositiveNumber);
+        ->check(CLI::Range(uint64_t{1}, kMessagesMost));
     app.add_option("--recipients-per-message", options.recipients,
                    "all of them at the message's domain")
         ->check(CLI::Range(uint64_t{1}, kRecipientsMost));

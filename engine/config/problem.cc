@@ -24,21 +24,21 @@ namespace {
 
 char lower(char c) { return static_cast<char>(std::tolower(static_cast<unsigned char>(c))); }
 
-// Levenshtein's distance without regard to case; a '-' for a '_' costs nothing.
+// Levenshtein's distance without regard to case, two neighbours swapped one step; a '-' for a '_' costs nothing.
 size_t edit_distance(std::string_view a, std::string_view b) {
     const auto same = [](char x, char y) {
         x = lower(x), y = lower(y);
         return x == y || (x == '-' && y == '_') || (x == '_' && y == '-');
     };
-    std::vector<size_t> row(b.size() + 1);
+    std::vector<size_t> before(b.size() + 1), above(b.size() + 1), row(b.size() + 1);
     for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
     for (size_t i = 1; i <= a.size(); ++i) {
-        size_t diagonal = row[0];
+        before.swap(above);
+        above.swap(row);
         row[0] = i;
         for (size_t j = 1; j <= b.size(); ++j) {
-            const size_t replaced = diagonal + (same(a[i - 1], b[j - 1]) ? 0 : 1);
-            diagonal = row[j];
-            row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
+            row[j] = std::min({above[j] + 1, row[j - 1] + 1, above[j - 1] + (same(a[i - 1], b[j - 1]) ? 0 : 1)});
+            if (i > 1 && j > 1 && same(a[i - 1], b[j - 2]) && same(a[i - 2], b[j - 1])) row[j] = std::min(row[j], before[j - 2] + 1);
         }
     }
     return row[b.size()];

@@ -133,6 +133,7 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Refusal{"[server]\nhostnme = \"a.b\"",
                 "postrider.toml:2:1: server.hostnme: unknown key, did you mean \"hostname\"?"},
+        Refusal{"[smpt]\n", "postrider.toml:1:2: smpt: unknown key, did you mean \"smtp\"?"},
         Refusal{"[sever]\n", "postrider.toml:1:2: sever: unknown key, did you mean \"server\"?"},
         Refusal{"[content]\nzzz = 1",
                 "postrider.toml:2:1: content.zzz: unknown key, allowed: long_lines"},
