@@ -112,6 +112,17 @@ ConnectionLease::~ConnectionLease() {
     if (leaves_) leaves_->has_left();
 }
 
+void ConnectionLease::adopt(const PathView& path) {
+    if (slots_ == path.slots) return;
+    const auto among = [](const std::vector<CountLimit*>& slots, CountLimit* slot) { return std::ranges::find(slots, slot) != slots.end(); };
+    for (CountLimit* slot : path.slots)
+        if (!among(slots_, slot)) slot->take_anyway();
+    for (CountLimit* slot : slots_)
+        if (!among(path.slots, slot)) slot->give();
+    if (leaves_ && !among(path.slots, leaves_)) std::exchange(leaves_, nullptr)->has_left();
+    slots_ = path.slots;
+}
+
 bool ConnectionLease::over() {
     if (leaves_) return true;
     const auto full = std::ranges::find_if(slots_, [](CountLimit* slot) { return slot->must_leave(); });

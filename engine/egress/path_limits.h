@@ -35,6 +35,8 @@ class CountLimit {
             if (used_.compare_exchange_weak(now, now + 1, std::memory_order_relaxed)) return true;
         return false;
     }
+    // Above the limit too: what is counted is there already.
+    void take_anyway() { used_.fetch_add(1, std::memory_order_relaxed); }
     void give() { used_.fetch_sub(1, std::memory_order_relaxed); }
     uint32_t used() const { return used_.load(std::memory_order_relaxed); }
     uint32_t limit() const { return limit_.load(std::memory_order_relaxed); }
@@ -132,6 +134,9 @@ class ConnectionLease {
     ConnectionLease& operator=(ConnectionLease&&) = delete;
     ~ConnectionLease();
     explicit operator bool() const { return !slots_.empty(); }
+    // The scopes that hold for the path now: of those that came it takes a slot in any case, as its connection is open, and the
+    // slots of those that no longer concern it are free again.
+    void adopt(const PathView& path);
     // A limit was lowered below what is in use, and it is for this one to go: as many go as are too many, who are asked first.
     bool over();
 

@@ -44,7 +44,10 @@ void SiteWorker::take_part(bool part) {
 }
 
 const SiteView& SiteWorker::view() {
-    if (!view_ || view_->version != site_.version()) view_ = site_.view(context_.reactor.now_ns());
+    if (view_ && view_->version == site_.version()) return *view_;
+    view_ = site_.view(context_.reactor.now_ns());
+    // A provider that came with the change counts what is open too, or its limit would not hold for those.
+    for (auto& pooled : connections_) pooled->lease.adopt(view_->paths[pooled->source_id()]);
     return *view_;
 }
 

@@ -1,8 +1,10 @@
 """Limits, by the log of a receiver that knows nothing of them. tools/shaping-check is the long form."""
 
 import contextlib
+import json
 import os
 import signal
+import subprocess
 import time
 
 import contents
@@ -130,6 +132,43 @@ class ShapingTest(harness.Case):
     def test_a_provider_has_so_many_connections_in_all(self):
         self.check_connections(4, '[provider."p"]\nmatch = [{MXSuffix = ".p.test"}]\nprovider_connection_limit = 5\n'
                                   '["default"]\nmax_deliveries_per_connection = 20\n', 5)
+
+    def test_a_provider_that_comes_counts_what_is_open(self):
+        """Its limit holds for the connections that its sites had before a reload named it, and ends with it."""
+        sink = receivers.Sink(self, 1, "--latency", "60ms", store=False)
+        base, provider = '["default"]\nconnection_limit = 6\n', '[provider."p"]\nmatch = [{MXSuffix = ".p.test"}]\n'
+        engine = harness.Engine(self, sink.dns_port, shaping=base)
+        for domain in ("a.p.test", "b.p.test"):
+            self.put_many(engine, domain, 4_000)
+
+        def ask(*arguments):
+            done = subprocess.run([harness.PROGRAM, *arguments, "--config", engine.config], capture_output=True, text=True,
+                                  stdin=subprocess.DEVNULL, timeout=30)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            return done.stdout
+
+        def reload(shaping):
+            (engine.folder / "shaping.toml").write_text(shaping)
+            ask("reload")
+
+        def connections():
+            return json.loads(ask("status", "--json"))["connections"]["open"]
+
+        process = engine.start()
+        self.eventually(lambda: engine.log(), "mail flows")
+        self.eventually(lambda: connections() == 12, "each site has its six", 60)
+        reload(base + provider + "provider_connection_limit = 2\n")
+        self.eventually(lambda: connections() == 2, "two of both sites", 10)
+        delivered = len(engine.log())
+        self.eventually(lambda: len(engine.log()) > delivered + 20, "the two go on", 10)
+        self.assertLessEqual(connections(), 2)
+        self.assertIn("2 in use", next(line for line in ask("explain", "a.p.test").splitlines() if "provider_connection" in line))
+        reload(base)
+        self.eventually(lambda: connections() == 12, "the files' again", 20)
+        reload(base + provider + "provider_connection_limit = 3\n")
+        self.eventually(lambda: connections() == 3, "three, as no slot was lost", 10)
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(20), 0, process.text())
 
     def test_connections_are_opened_at_their_rate(self):
         log = self.check_connections(2, '["default"]\nconnection_limit = 2\nmax_deliveries_per_connection = 3\n'

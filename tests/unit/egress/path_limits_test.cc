@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <thread>
 #include <vector>
 
 namespace postrider {
@@ -58,6 +59,61 @@ TEST(ConnectionLeaseTest, AsManyLeaveAsAreTooMany) {
     EXPECT_EQ(broad.used(), 0u);
     held.push_back(ConnectionLease::take(path));
     EXPECT_FALSE(held.back().over());
+}
+
+TEST(ConnectionLeaseTest, ALimitThatComesCountsWhatIsOpenAndOneThatGoesForgetsIt) {
+    CountLimit sockets, provider(2), site(10);
+    PathView before, after;
+    before.slots = {&sockets, &site};
+    after.slots = {&sockets, &provider, &site};
+    std::vector<ConnectionLease> held;
+    for (int i = 0; i < 6; ++i) held.push_back(ConnectionLease::take(before));
+    for (int times = 0; times < 2; ++times) {
+        for (auto& lease : held) lease.adopt(after);
+        EXPECT_EQ(provider.used(), 6u) << "above its limit, once each";
+        EXPECT_EQ(site.used(), 6u);
+        EXPECT_EQ(sockets.used(), 6u);
+    }
+    EXPECT_FALSE(ConnectionLease::take(after));
+    EXPECT_EQ(std::ranges::count_if(held, [](auto& lease) { return lease.over(); }), 4);
+    for (auto& lease : held) lease.adopt(before);
+    EXPECT_EQ(provider.used(), 0u);
+    EXPECT_EQ(site.used(), 6u);
+    EXPECT_EQ(std::ranges::count_if(held, [](auto& lease) { return lease.over(); }), 0) << "the limit that they were above is gone";
+    for (auto& lease : held) lease.adopt(after);
+    EXPECT_EQ(std::ranges::count_if(held, [](auto& lease) { return lease.over(); }), 4) << "and none is remembered as leaving";
+    held.clear();
+    for (const CountLimit* limit : {&sockets, &provider, &site}) EXPECT_EQ(limit->used(), 0u);
+    held.push_back(ConnectionLease::take(after));
+    EXPECT_TRUE(held.back());
+    EXPECT_FALSE(held.back().over());
+}
+
+TEST(ConnectionLeaseTest, CountsStayExactWhileThreadsAdoptAndTake) {
+    CountLimit sockets(64), provider(8), site(40);
+    PathView with, without;
+    with.slots = {&sockets, &provider, &site};
+    without.slots = {&sockets, &site};
+    const auto shard = [&] {
+        std::vector<ConnectionLease> held;
+        for (int i = 0; i < 20'000; ++i) {
+            const PathView& now = i % 64 < 32 ? with : without;
+            if (i % 32 == 0)
+                for (auto& lease : held) lease.adopt(now);
+            if (auto lease = ConnectionLease::take(now)) held.push_back(std::move(lease));
+            if (!held.empty() && (held.back().over() || i % 3 == 0)) held.pop_back();
+        }
+    };
+    std::vector<std::jthread> shards;
+    for (int i = 0; i < 4; ++i) shards.emplace_back(shard);
+    shards.clear();
+    for (CountLimit* limit : {&sockets, &provider, &site}) {
+        EXPECT_EQ(limit->used(), 0u);
+        EXPECT_FALSE(limit->must_leave());
+    }
+    provider.set(0);
+    provider.take_anyway();
+    EXPECT_TRUE(provider.must_leave()) << "nobody is counted as leaving who has left";
 }
 
 }  // namespace
