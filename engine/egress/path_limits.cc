@@ -44,6 +44,11 @@ std::pair<RateLimit*, MonoNs> PathView::binding(MonoNs now) const {
     return last;
 }
 
+bool PathView::own_binds(MonoNs now) const {
+    const auto binds = [&](const RateLimit* limit) { return limit != site_rate && limit->ready_at(now) != 0; };
+    return std::ranges::any_of(message_rates, binds) || (data_rate && binds(data_rate));
+}
+
 bool PathView::acquire(MonoNs now, uint64_t octets) const {
     size_t taken = 0;
     while (taken < message_rates.size() && message_rates[taken]->take(now)) ++taken;
@@ -114,7 +119,9 @@ ConnectionLease::~ConnectionLease() {
 
 void ConnectionLease::adopt(const PathView& path) {
     if (slots_ == path.slots) return;
-    const auto among = [](const std::vector<CountLimit*>& slots, CountLimit* slot) { return std::ranges::find(slots, slot) != slots.end(); };
+    const auto among = [](const std::vector<CountLimit*>& slots, CountLimit* slot) {
+        return std::ranges::find(slots, slot) != slots.end();
+    };
     for (CountLimit* slot : path.slots)
         if (!among(slots_, slot)) slot->take_anyway();
     for (CountLimit* slot : slots_)

@@ -98,12 +98,15 @@ struct PathView {
     EffectiveShaping shaping;
     std::vector<CountLimit*> slots;         // broad to narrow
     std::vector<RateLimit*> message_rates;  // those that are limited, broad to narrow
+    const RateLimit* site_rate = nullptr;   // the one of them that all sources share
     RateLimit* connection_rate = nullptr;   // null: no limit
     RateLimit* data_rate = nullptr;
 
     bool paced() const { return !message_rates.empty() || data_rate; }
     // The limit that grants last, and when; null and 0: all grant now.
     std::pair<RateLimit*, MonoNs> binding(MonoNs now) const;
+    // A rate beside site_rate does not grant now.
+    bool own_binds(MonoNs now) const;
     // One message of about so many octets, of every rate or of none.
     bool acquire(MonoNs now, uint64_t octets) const;
     void give_back(uint64_t octets) const;

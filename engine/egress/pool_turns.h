@@ -2,8 +2,8 @@
 // source can have its part. Stride scheduling (Waldspurger and Weihl, 1995): a message moves its source on by a stride that is
 // the shorter the greater its weight, and who has come least far is next.
 //
-// One that is ahead rests while another that is behind takes messages, unless a rate binds that other. So the weights hold, and
-// nobody waits for a source that takes nothing, or may take no more.
+// One that is ahead rests while another that is behind takes messages, unless a rate of its own binds that other. So the weights
+// hold, also at a rate that all share, and nobody waits for a source that takes nothing, or may take no more.
 #pragma once
 
 #include <algorithm>
@@ -27,13 +27,19 @@ class PoolTurns {
 
     explicit PoolTurns(std::span<const PoolMember> members) {
         for (const PoolMember& member : members) {
-            turns_.push_back({member.source, kOne / std::max(1u, member.weight)});
+            const uint32_t weight = std::max(1u, member.weight);
+            turns_.push_back({member.source, kOne / weight, weight});
+            weights_ += weight;
             longest_ = std::max(longest_, turns_.back().stride);
         }
     }
     size_t size() const { return turns_.size(); }
     bool alone() const { return turns_.size() == 1; }
     SourceId source(size_t member) const { return turns_[member].source; }
+    // The member's part of what all share, where each would have `mean` if all had the same weight.
+    uint32_t part_of(uint32_t mean, size_t member) const {
+        return static_cast<uint32_t>(uint64_t{mean} * size() * turns_[member].weight / weights_);
+    }
 
     void took(size_t member, int64_t now_ms) {
         Turn& turn = turns_[member];
@@ -41,7 +47,7 @@ class PoolTurns {
         turn.took_ms = now_ms;
         furthest_ = std::max(furthest_, turn.at);
     }
-    // A rate did not let it take one.
+    // A rate that the others do not share did not let it take one.
     void limited(size_t member, int64_t now_ms) { turns_[member].limited_ms = now_ms; }
     // It has had its part, and another source that takes messages, and may take more, has not.
     bool ahead(size_t member, int64_t now_ms) const {
@@ -91,6 +97,7 @@ class PoolTurns {
     struct Turn {
         SourceId source;
         uint64_t stride;
+        uint32_t weight;
         uint64_t at = 0;
         int64_t took_ms = -kTakesMs, limited_ms = -kTakesMs;
         int64_t not_before_ms = 0;
@@ -98,7 +105,7 @@ class PoolTurns {
         uint32_t refusals = 0;
     };
     std::vector<Turn> turns_;
-    uint64_t furthest_ = 0, longest_ = 0;
+    uint64_t furthest_ = 0, longest_ = 0, weights_ = 0;
     uint32_t refusals_ = 0;
 };
 

@@ -69,6 +69,7 @@ void Site::set_limits(SourceId source, PathView& path, uint64_t version, MonoNs 
     path.slots.push_back(&connections_);
     path.slots.push_back(&own.connections);
     add_rate(message_rate_);
+    if (message_rate_.limited()) path.site_rate = &message_rate_;
     add_rate(own.message_rate);
     if (own.connection_rate.limited()) path.connection_rate = &own.connection_rate;
     if (own.data_rate.limited()) path.data_rate = &own.data_rate;

@@ -139,6 +139,7 @@ class SiteWorker {
     }
     void taken_one();
     QueuedMessage* pull(size_t member, const Taker& taker);
+    bool own_limit_binds(size_t member, const PathView& path, MonoNs now_ns) const;
     QueuedMessage* pull_within_limits(size_t member, const Taker& taker);
     QueuedMessage* next_message(const PathView& path, const Taker& taker);
     bool fill(QueuedMessage& message, RecordId first, ReadyWindow& window, const PathView& path, uint32_t rcpt_max);

@@ -85,6 +85,9 @@ class PoolsTest(harness.Case):
     def test_weights_with_short_connections(self):
         self.check_weights('["default"]\nmax_deliveries_per_connection = 3\n', 1_000)
 
+    def test_weights_at_a_rate_that_all_sources_share(self):
+        self.check_weights('["default"]\nsite_max_message_rate = "300/s"\n', 2_000, ("--sites", "1", "--latency", "2ms"))
+
     def test_a_source_at_its_limit_leaves_the_others_their_pace(self):
         self.start_sink()
         self.make_engine(["ip-1", "ip-2"], shaping='["default".sources."ip-1"]\nmax_message_rate = "20/s"\n')

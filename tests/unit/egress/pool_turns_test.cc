@@ -52,6 +52,15 @@ TEST(PoolTurnsTest, WhoIsAheadRestsWhileTheOtherTakes) {
     EXPECT_FALSE(turns.ahead(kA, 100));
 }
 
+TEST(PoolTurnsTest, WhatAllShareIsDividedByWeight) {
+    const std::array members{PoolMember{1, 1}, PoolMember{2, 3}};
+    const PoolTurns turns(members);
+    EXPECT_EQ(turns.part_of(1'000, kA), 500u);
+    EXPECT_EQ(turns.part_of(1'000, kB), 1'500u);
+    const std::vector<PoolMember> heavy(1'000, PoolMember{1, 1'000});
+    EXPECT_EQ(PoolTurns(heavy).part_of(1'024, 999), 1'024u);
+}
+
 TEST(PoolTurnsTest, WhatASourceCouldNotTakeIsOwedToItOnlySoFar) {
     const std::array members{PoolMember{1, 1}, PoolMember{2, 1}};
     PoolTurns turns(members);
