@@ -63,6 +63,7 @@ class PoolTurns {
         return turn.open == 0 && turn.not_before_ms <= now_ms && standing(member) + kAhead * longest_ < furthest_;
     }
 
+    uint32_t open(size_t member) const { return turns_[member].open; }
     void opening(size_t member) { ++turns_[member].open; }
     void ended(size_t member) { --turns_[member].open; }
     void opened(size_t member) {

@@ -49,19 +49,23 @@ QueuedMessage* SiteWorker::pull_within_limits(size_t member, const Taker& taker)
     }
     octets_expected_ = message->content.wire_size;
     path.correct(octets, octets_expected_);
-    if (share.limit()) share.took(now_ns, share.limit() == path.data_rate ? octets_expected_ : path.events(message->transaction.size()));
+    const bool by_octets = share.limit() == path.data_rate;
+    if (share.limit()) share.took(now_ns, by_octets ? octets_expected_ : path.events(message->transaction.size()));
     return message;
+}
+
+// Messages that the member's path and its share let go now.
+uint64_t SiteWorker::granted(size_t member) {
+    const PathView& path = this->path(member);
+    const MonoNs now_ns = context_.reactor.now_ns();
+    return path.paced() ? std::min(path.available(now_ns), shares_[member].room(now_ns)) : UINT64_MAX;
 }
 
 // Connections at rest go on, as many as there is mail that their paths may send now. Answers how much mail is left.
 uint64_t SiteWorker::wake_resting(uint64_t mail) {
     const int64_t now_ms = context_.reactor.now_ms();
-    const MonoNs now_ns = context_.reactor.now_ns();
     grants_.clear();
-    for (size_t member = 0; member < turns_.size(); ++member) {
-        const PathView& path = this->path(member);
-        grants_.push_back(path.paced() ? std::min(path.available(now_ns), shares_[member].room(now_ns)) : UINT64_MAX);
-    }
+    for (size_t member = 0; member < turns_.size(); ++member) grants_.push_back(granted(member));
     // The most recent first; of several sources the one first whose turn it is.
     waking_order_.assign(idle_.rbegin(), idle_.rend());
     if (!turns_.alone())
@@ -78,14 +82,18 @@ uint64_t SiteWorker::wake_resting(uint64_t mail) {
     return mail;
 }
 
+// The same while a further connection would be opened.
+uint64_t SiteWorker::granted_soon(size_t member) {
+    const PathView& path = this->path(member);
+    if (!path.paced()) return UINT64_MAX;
+    return path.available_within(context_.reactor.now_ns(), static_cast<DurationMs>(ConnectionWindow::kWorthwhileMs));
+}
+
 // Further connections, for what the limits let through while they would be of use.
 void SiteWorker::open_more(uint64_t mail) {
     uint64_t let_through = 0;
-    for (size_t member = 0; member < turns_.size() && let_through < mail; ++member) {
-        const PathView& path = this->path(member);
-        const uint64_t more = path.paced() ? path.available_within(context_.reactor.now_ns(), static_cast<DurationMs>(ConnectionWindow::kWorthwhileMs)) : mail;
-        let_through += std::min(mail, more);
-    }
+    for (size_t member = 0; member < turns_.size() && let_through < mail; ++member)
+        let_through += std::min(mail, granted_soon(member));
     mail = std::min(mail, let_through);
     const auto most = std::min(connection_window_.size(), allowed_at_most());
     while (mail > connecting_ && connections_.size() < most && (connections_.empty() || worthwhile(mail)))
@@ -97,11 +105,27 @@ bool SiteWorker::open_next() {
     return std::ranges::any_of(opening_order(), [&](size_t member) { return grants_[member] > 0 && open_one(member); });
 }
 
-// A source without a connection has its turn, while those of others are there and go on: one for it.
+// The sources with connections wait for their rates, and more mail waits than they may take soon.
+bool SiteWorker::open_ones_are_limited() {
+    if (turns_.alone() || connections_.empty()) return false;
+    for (size_t member = 0; member < turns_.size(); ++member)
+        if (turns_.open(member) > 0 && granted(member) > 0) return false;
+    const uint64_t mail = waiting();
+    uint64_t soon = 0;
+    for (size_t member = 0; member < turns_.size() && soon < mail; ++member)
+        if (turns_.open(member) > 0) soon += std::min(mail, granted_soon(member));
+    return soon < mail;
+}
+
+// A source without a connection has its turn, while those of others are there and go on, or none of those may: one for it.
 void SiteWorker::open_for_wanting() {
     const int64_t now_ms = context_.reactor.now_ms();
+    const bool instead = open_ones_are_limited();
+    const auto may_go = [&](size_t member) {
+        return turns_.open(member) == 0 && !turns_.ahead(member, now_ms) && granted(member) > 0;
+    };
     for (size_t member = 0; member < turns_.size(); ++member) {
-        if (!turns_.wanting(member, now_ms)) continue;
+        if (!turns_.wanting(member, now_ms) && !(instead && may_go(member))) continue;
         if (now_ms < no_opening_before_ms_ || connections_.size() >= allowed_at_most()) return;
         if (open_one(member)) return;
     }

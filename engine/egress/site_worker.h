@@ -128,6 +128,9 @@ class SiteWorker {
     void open_more(uint64_t mail);
     bool open_one(size_t member);
     bool open_next();
+    uint64_t granted(size_t member);
+    uint64_t granted_soon(size_t member);
+    bool open_ones_are_limited();
     void open_for_wanting();
     PooledConnection& add_connection(ConnectionLease lease, size_t member);
     std::span<const size_t> opening_order();

@@ -4,6 +4,7 @@ import collections
 import json
 import signal
 import subprocess
+import time
 
 import contents
 import harness
@@ -96,6 +97,27 @@ class PoolsTest(harness.Case):
         counts = self.sent_from("all")
         self.assertEqual(counts.total(), 4_000)
         self.assertGreater(counts["ip-2"], 3_000, counts)
+
+    def check_slow_rates(self, idle_timeout):
+        """A source that waits for its own rate holds no other up, whether its connection rests or has ended meanwhile."""
+        self.start_sink()
+        names = ["ip-1", "ip-2", "ip-3", "ip-4"]
+        self.make_engine(names, shaping=f'["default"]\nmax_message_rate = "1/s"\nidle_timeout = "{idle_timeout}"\n', shards=1)
+        self.put("slow", 100)
+        process = self.engine.start()
+        self.eventually(lambda: self.engine.log(), "mail flows")
+        time.sleep(6)
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(20), 0, process.text())
+        counts = self.sent_from("slow")
+        for name in names:
+            self.assertTrue(5 <= counts[name] <= 9, f"7 are allowed, and those of a busy machine's second: {counts}")
+
+    def test_slow_rates_are_used_with_connections_at_rest(self):
+        self.check_slow_rates("1m")
+
+    def test_slow_rates_are_used_with_connections_that_end(self):
+        self.check_slow_rates("900ms")
 
     def test_a_source_that_is_refused_leaves_its_mail_to_the_others(self):
         self.start_sink("--rule", 'ehlo=blocked.test reply="554 5.7.1 your address is blocked"')
