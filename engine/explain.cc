@@ -53,9 +53,8 @@ std::shared_ptr<const MailRoute> route_of(Engine& engine, const std::string& dom
     }
 }
 
-// The limits of a path that bind by time, in the order of PathView: the broad ones first.
+// The limits of a path that messages wait for, in the order of PathView: the broad ones first.
 std::string name_of(const PathView& path, const RateLimit* limit) {
-    if (limit == path.connection_rate) return "max_connection_rate";
     if (limit == path.data_rate) return "max_data_rate";
     std::vector<std::string> names;
     for (const auto& provider : path.shaping.providers)
@@ -65,6 +64,16 @@ std::string name_of(const PathView& path, const RateLimit* limit) {
     for (size_t i = 0; i < path.message_rates.size() && i < names.size(); ++i)
         if (path.message_rates[i] == limit) return names[i];
     return "a rate";
+}
+
+// The same of those that count connections, by their place in PathView.
+std::string name_of(const PathView& path, const CountLimit* limit) {
+    std::vector<std::string> names{"[limits] connections"};
+    for (const auto& provider : path.shaping.providers) names.push_back("provider_connection_limit of " + provider.name);
+    names.insert(names.end(), {"site_connection_limit", "connection_limit"});
+    for (size_t i = 0; i < path.slots.size() && i < names.size(); ++i)
+        if (path.slots[i] == limit) return names[i];
+    return "a limit of connections";
 }
 
 void add_use(SharedState& shared, Site& site, size_t source, json& lines) {
@@ -90,8 +99,9 @@ json binding_of(SharedState& shared, Site& site, size_t source) {
         return {{"limit", name_of(path, limit)}, {"next_in_ms", (at - now) / kNsPerMs}};
     for (const CountLimit* slots : path.slots)
         if (slots->used() >= slots->limit())
-            return {{"limit", slots == &shared.sockets ? "[limits] connections" : "a limit of connections"},
-                    {"in_use", slots->used()}, {"allowed", slots->limit()}};
+            return {{"limit", name_of(path, slots)}, {"in_use", slots->used()}, {"allowed", slots->limit()}};
+    if (const MonoNs at = path.connection_rate ? path.connection_rate->ready_at(now) : 0; at > now)
+        return {{"limit", "max_connection_rate"}, {"next_in_ms", (at - now) / kNsPerMs}};
     return nullptr;
 }
 

@@ -52,6 +52,12 @@ class ShapingTest(harness.Case):
         batch = [("news@sender.test", [f"r{n}-{i}@{domain}" for i in range(recipients)], content) for n in range(messages)]
         engine.put(f"{domain}.bsmtp", harness.bsmtp(batch))
 
+    def ask(self, engine, *arguments):
+        done = subprocess.run([harness.PROGRAM, *arguments, "--config", engine.config], capture_output=True, text=True,
+                              stdin=subprocess.DEVNULL, timeout=30)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
     def let_run(self, engine, seconds):
         process = engine.start()
         self.eventually(lambda: len(engine.log()) > 50, "mail flows", 40)
@@ -133,6 +139,30 @@ class ShapingTest(harness.Case):
         self.check_connections(4, '[provider."p"]\nmatch = [{MXSuffix = ".p.test"}]\nprovider_connection_limit = 5\n'
                                   '["default"]\nmax_deliveries_per_connection = 20\n', 5)
 
+    def test_why_names_what_binds(self):
+        sink = receivers.Sink(self, 1, "--latency", "1s", store=False)
+        blocks = {"a.p.test": "", "site.test": "site_connection_limit = 1", "path.test": "connection_limit = 1",
+                  "openings.test": 'max_connection_rate = "2/min"\nmax_deliveries_per_connection = 1',
+                  "message.test": 'max_message_rate = "2/min"'}
+        engine = harness.Engine(self, sink.dns_port, shaping='[provider."p"]\nmatch = [{MXSuffix = ".p.test"}]\n'
+                                'provider_connection_limit = 1\n' +
+                                "".join(f'["{domain}"]\n{keys}\n' for domain, keys in blocks.items()))
+        for domain in blocks:
+            self.put_many(engine, domain, 20)
+        process = engine.start()
+        self.eventually(lambda: len({r["queue"] for r in engine.log()}) == len(blocks), "each domain has had one")
+        for domain, limit in (("a.p.test", "provider_connection_limit of p"), ("site.test", "site_connection_limit"),
+                              ("path.test", "connection_limit"), ("openings.test", "max_connection_rate"),
+                              ("message.test", "max_message_rate")):
+            [binding] = json.loads(self.ask(engine, "why", domain, "--json"))["binding"]
+            self.assertEqual(binding["limit"], limit)
+            if limit.endswith("rate"):
+                self.assertTrue(20_000 < binding["next_in_ms"] <= 30_000, binding)
+            else:
+                self.assertEqual((binding["in_use"], binding["allowed"]), (1, 1))
+        self.assertIn("provider_connection_limit of p of source unspecified, 1 of 1 in use", self.ask(engine, "why", "a.p.test"))
+        process.child.kill()
+
     def test_a_provider_that_comes_counts_what_is_open(self):
         """Its limit holds for the connections that its sites had before a reload named it, and ends with it."""
         sink = receivers.Sink(self, 1, "--latency", "60ms", store=False)
@@ -141,18 +171,12 @@ class ShapingTest(harness.Case):
         for domain in ("a.p.test", "b.p.test"):
             self.put_many(engine, domain, 4_000)
 
-        def ask(*arguments):
-            done = subprocess.run([harness.PROGRAM, *arguments, "--config", engine.config], capture_output=True, text=True,
-                                  stdin=subprocess.DEVNULL, timeout=30)
-            self.assertEqual(done.returncode, 0, done.stderr)
-            return done.stdout
-
         def reload(shaping):
             (engine.folder / "shaping.toml").write_text(shaping)
-            ask("reload")
+            self.ask(engine, "reload")
 
         def connections():
-            return json.loads(ask("status", "--json"))["connections"]["open"]
+            return json.loads(self.ask(engine, "status", "--json"))["connections"]["open"]
 
         process = engine.start()
         self.eventually(lambda: engine.log(), "mail flows")
@@ -162,7 +186,7 @@ class ShapingTest(harness.Case):
         delivered = len(engine.log())
         self.eventually(lambda: len(engine.log()) > delivered + 20, "the two go on", 10)
         self.assertLessEqual(connections(), 2)
-        self.assertIn("2 in use", next(line for line in ask("explain", "a.p.test").splitlines() if "provider_connection" in line))
+        self.assertIn("2 in use", next(line for line in self.ask(engine, "explain", "a.p.test").splitlines() if "provider_connection" in line))
         reload(base)
         self.eventually(lambda: connections() == 12, "the files' again", 20)
         reload(base + provider + "provider_connection_limit = 3\n")
