@@ -143,7 +143,7 @@ void SmtpMachine::starttls(std::string_view& rest, std::string& out) {
         return violation("502 5.5.1 STARTTLS is not offered\r\n", out);
     // What a client, or someone between, puts behind the command in clear must not reach the secure session.
     if (!rest.empty()) ++violations_;
-    candidate_ = local_;
+    candidate_ = local_.substr(0, local_.rfind(':'));  // the address without the port, as at connect
     if (answer(Point::starttls, "220 2.0.0 Ready to start TLS\r\n", out) && flow_ == Flow::go_on) {
         rest = {};
         flow_ = Flow::starttls;

@@ -223,6 +223,13 @@ TEST(SinkMachine, PlainTextBehindStarttlsNeverReachesTheSecureSession) {
     EXPECT_EQ(m.take().find("STARTTLS"), std::string::npos);
 }
 
+TEST(SinkMachine, RulesOfConnectAndStarttlsAreOfTheAddress) {
+    Machine m({}, {"starttls=127.0.0.1 reply=\"454 4.7.0 not now\""});
+    m.hello();
+    m.feed("STARTTLS\r\n");
+    EXPECT_EQ(m.take(), "454 4.7.0 not now\r\n");
+}
+
 TEST(SinkMachine, LimitsAreOfferedAndKept) {
     Machine m({.size_limit = 10, .recipients_limit = 1, .mail_limit = 2});
     m.feed("EHLO me.test\r\n");
