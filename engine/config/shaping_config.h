@@ -142,7 +142,7 @@ struct ProviderMatch {
 struct ShapingBlock {
     std::string
         name;     // "default", a domain, a provider's name; domains in lower case without final dot
-    Origin from;  // its first appearance
+    Origin from;  // its first appearance, or the last replace_base
     ShapingSettings settings;
     std::map<std::string, ShapingSettings, std::less<>> sources;
     std::vector<AutomationRule> automation;

@@ -24,6 +24,8 @@ class Lint {
     }
 
   private:
+    using OfSource = decltype(ShapingBlock::sources)::value_type;  // a [[source]]'s name, and what the block says of it
+
     void warn(const Origin& at, std::string text) {
         problems_.push_back({at.file, at.line, 1, at.block + ": " + std::move(text), Severity::warning});
     }
@@ -32,7 +34,7 @@ class Lint {
         look_at_sources(block);
         look_at_shadows(block);
         contradictions(block, nullptr);
-        for (const auto& [name, settings] : block.sources) contradictions(block, &settings);
+        for (const OfSource& source : block.sources) contradictions(block, &source);
     }
 
     // ---- rules that can never match
@@ -81,35 +83,39 @@ class Lint {
     // ---- shadowed: each source has a value of its own, so the block's never counts
 
     void look_at_shadows(const ShapingBlock& block) {
-        if (sources_.empty()) return;
-        for (const auto& [key, setting] : block.settings) {
-            const bool everywhere = std::ranges::all_of(sources_, [&](const std::string& source) {
-                const auto found = block.sources.find(source);
-                return found != block.sources.end() && found->second.contains(key);
-            });
-            if (everywhere) warn(setting.from, key + ": is shadowed, every [[source]] has its own here");
-        }
+        for (const auto& [key, setting] : block.settings)
+            if (shadowed(block, key)) warn(setting.from, key + ": is shadowed, every [[source]] has its own here");
+    }
+    bool shadowed(const ShapingBlock& block, std::string_view key) const {
+        const auto has = [&](const std::string& source) { return in_source(block, source, key) != nullptr; };
+        return !sources_.empty() && std::ranges::all_of(sources_, has);
+    }
+    static const ShapingSetting* in_source(const ShapingBlock& block, std::string_view source, std::string_view key) {
+        const auto settings = block.sources.find(source);
+        if (settings == block.sources.end()) return nullptr;
+        const auto found = settings->second.find(key);
+        return found == settings->second.end() ? nullptr : &found->second;
     }
 
     // ---- contradictions
 
-    // The narrowest value there is: of the source, the block, the default block.
-    const ShapingSetting* find(const ShapingBlock& block, const ShapingSettings* source, std::string_view key) const {
-        const auto in = [&](const ShapingSettings& settings) -> const ShapingSetting* {
-            const auto found = settings.find(key);
-            return found == settings.end() ? nullptr : &found->second;
-        };
-        if (source)
-            if (const auto* setting = in(*source)) return setting;
-        if (const auto* setting = in(block.settings)) return setting;
-        return rules_.default_block() ? in(rules_.default_block()->settings) : nullptr;
+    // The narrowest value there is: of the source, the block, the default block. Of no source: null where each has its own.
+    const ShapingSetting* find(const ShapingBlock& block, const OfSource* source, std::string_view key) const {
+        const auto& fallback = rules_.default_block();
+        for (const ShapingBlock* at : {&block, fallback ? &*fallback : nullptr}) {
+            if (!at) continue;
+            if (const auto* setting = source ? in_source(*at, source->first, key) : nullptr) return setting;
+            const auto found = at->settings.find(key);
+            if (found != at->settings.end()) return source || !shadowed(*at, key) ? &found->second : nullptr;
+        }
+        return nullptr;
     }
     // Said once, where the block itself has a part in it.
-    bool own(const ShapingBlock& block, const ShapingSettings* source, std::string_view key) const {
-        return source ? source->contains(key) : block.settings.contains(key);
+    bool own(const ShapingBlock& block, const OfSource* source, std::string_view key) const {
+        return source ? source->second.contains(key) : block.settings.contains(key);
     }
 
-    void narrower(const ShapingBlock& block, const ShapingSettings* source, std::string_view broad, std::string_view narrow) {
+    void narrower(const ShapingBlock& block, const OfSource* source, std::string_view broad, std::string_view narrow) {
         if (!own(block, source, broad) && !own(block, source, narrow)) return;
         const auto *wide = find(block, source, broad), *tight = find(block, source, narrow);
         if (!wide || !tight) return;
@@ -128,10 +134,10 @@ class Lint {
     }
 
     // pipeline_depth is of BDAT, which only "message" sends.
-    void look_at_depth(const ShapingBlock& block, const ShapingSettings* source) {
+    void look_at_depth(const ShapingBlock& block, const OfSource* source) {
         if (!own(block, source, "pipeline_depth") && !own(block, source, "pipelining")) return;
         const auto here = [&](std::string_view key) -> const ShapingSetting* {
-            const auto& settings = own(block, source, key) && source ? *source : block.settings;
+            const auto& settings = own(block, source, key) && source ? source->second : block.settings;
             const auto found = settings.find(key);
             return found == settings.end() ? nullptr : &found->second;
         };
@@ -143,12 +149,16 @@ class Lint {
                                       "not count", to_string(how), pipelining->from.file, pipelining->from.line));
     }
 
-    void contradictions(const ShapingBlock& block, const ShapingSettings* source) {
+    void contradictions(const ShapingBlock& block, const OfSource* source) {
         look_at_depth(block, source);
         narrower(block, source, "provider_connection_limit", "connection_limit");
         narrower(block, source, "site_connection_limit", "connection_limit");
         narrower(block, source, "provider_max_message_rate", "max_message_rate");
         narrower(block, source, "site_max_message_rate", "max_message_rate");
+        look_at_what_connections_carry(block, source);
+    }
+
+    void look_at_what_connections_carry(const ShapingBlock& block, const OfSource* source) {
         const char* keys[] = {"max_message_rate", "max_connection_rate", "max_deliveries_per_connection"};
         const ShapingSetting* found[3];
         bool any_own = false;
@@ -158,16 +168,26 @@ class Lint {
             any_own |= own(block, source, keys[i]);
         }
         if (!any_own) return;
+        const uint64_t recipients = counted_in_a_delivery(block, source);
         const double most = per_second(std::get<Rate>(found[1]->value)) *
-                            static_cast<double>(std::get<uint64_t>(found[2]->value));
+                            static_cast<double>(std::get<uint64_t>(found[2]->value)) * static_cast<double>(recipients);
         if (most >= per_second(std::get<Rate>(found[0]->value))) return;
         for (size_t i = 0; i < 3; ++i) {
             if (!own(block, source, keys[i])) continue;
             return warn(found[i]->from,
-                        fmt::format("max_message_rate ({}:{}) is never reached: {} new connections with {} deliveries each "
+                        fmt::format("max_message_rate ({}:{}) is never reached: {} new connections with {} deliveries {}each "
                                     "carry {:.3g}/s", found[0]->from.file, found[0]->from.line,
-                                    format_rate(std::get<Rate>(found[1]->value)), std::get<uint64_t>(found[2]->value), most));
+                                    format_rate(std::get<Rate>(found[1]->value)), std::get<uint64_t>(found[2]->value),
+                                    recipients > 1 ? fmt::format("of {} recipients ", recipients) : "", most));
         }
+    }
+
+    // What a delivery takes of a message rate, at most.
+    uint64_t counted_in_a_delivery(const ShapingBlock& block, const OfSource* source) const {
+        const auto* counts = find(block, source, "message_rate_counts");
+        if (!counts || std::get<RateCounts>(counts->value) != RateCounts::recipients) return 1;
+        const auto* batch = find(block, source, "max_recipients_per_batch");
+        return batch ? std::get<uint64_t>(batch->value) : EffectiveShaping().max_recipients_per_batch.value;
     }
 
     const ShapingRules& rules_;

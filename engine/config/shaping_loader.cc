@@ -98,7 +98,7 @@ class ShapingLoader {
                 load_providers(*table);
             } else if (name == "default") {
                 if (!rules_.default_) rules_.default_ = new_block(*key, name, "[\"default\"]");
-                load_block(*table, *rules_.default_, BlockKind::fallback, "[\"default\"]");
+                load_block(*key, *table, *rules_.default_, BlockKind::fallback, "[\"default\"]");
             } else {
                 load_domain(*key, name, *table);
             }
@@ -156,7 +156,7 @@ class ShapingLoader {
         }
         auto [it, fresh] = rules_.domain_index_.try_emplace(*name, rules_.domains_.size());
         if (fresh) rules_.domains_.push_back(new_block(key, *name, title));
-        load_block(table, rules_.domains_[it->second], BlockKind::domain, title);
+        load_block(key, table, rules_.domains_[it->second], BlockKind::domain, title);
     }
 
     void load_providers(const toml::table& table) {
@@ -170,13 +170,13 @@ class ShapingLoader {
             }
             auto [it, fresh] = rules_.provider_index_.try_emplace(name, rules_.providers_.size());
             if (fresh) rules_.providers_.push_back(new_block(*key, name, title));
-            load_block(*block, rules_.providers_[it->second], BlockKind::provider, title);
+            load_block(*key, *block, rules_.providers_[it->second], BlockKind::provider, title);
         }
     }
 
-    void load_block(const toml::table& table, ShapingBlock& block, BlockKind kind,
+    void load_block(const toml::key& own_key, const toml::table& table, ShapingBlock& block, BlockKind kind,
                     const std::string& title) {
-        if (const auto* node = table.get("replace_base")) replace_base(*node, block, title);
+        if (const auto* node = table.get("replace_base")) replace_base(*node, block, origin(own_key, title));
         for (const auto& [key, node] : in_file_order(table)) {
             const std::string_view name = key->str();
             const Place at = place_of(key->source());
@@ -199,10 +199,11 @@ class ShapingLoader {
         }
     }
 
-    void replace_base(const toml::node& node, ShapingBlock& block, const std::string& title) {
+    void replace_base(const toml::node& node, ShapingBlock& block, Origin here) {
         const auto* flag = node.as_boolean();
-        if (flag == nullptr) return wrong_kind(node, title + ".replace_base", "true or false");
+        if (flag == nullptr) return wrong_kind(node, here.block + ".replace_base", "true or false");
         if (!flag->get()) return;
+        block.from = std::move(here);  // what is told of the block lies here: of what was before nothing is left
         block.settings.clear();
         block.sources.clear();
         block.automation.clear();

@@ -109,5 +109,37 @@ TEST_F(LintTest, ARateThatItsConnectionsCannotCarry) {
                 ElementsAre(AllOf(HasSubstr(":2:"), HasSubstr("never reached"), HasSubstr("20/s"))));
 }
 
+TEST_F(LintTest, WhereRecipientsCountADeliveryCarriesMany) {
+    const std::string text = "[\"a.test\"]\nmessage_rate_counts = \"recipients\"\nmax_connection_rate = \"10/s\"\n"
+                             "max_deliveries_per_connection = 10\n";
+    EXPECT_THAT(lint(text + "max_message_rate = \"1000/s\"\n"), IsEmpty());
+    EXPECT_THAT(lint(text + "max_message_rate = \"1000/s\"\nmax_recipients_per_batch = 5\n"),
+                ElementsAre(AllOf(HasSubstr(":5:"), HasSubstr("10 deliveries of 5 recipients each carry 500/s"))));
+}
+
+TEST_F(LintTest, ADefaultThatEachSourceShadowsContradictsNothing) {
+    const std::string provider = "[provider.\"p\"]\nmatch = [{MXSuffix = \".p.test\"}]\nprovider_max_message_rate = \"10/s\"\n";
+    const std::string sources = "[\"default\".sources.\"ip-1\"]\nmax_message_rate = \"5/s\"\n"
+                                "[\"default\".sources.\"ip-2\"]\nmax_message_rate = \"5/s\"\n";
+    const std::string fallback = "[\"default\"]\nmax_message_rate = \"100/s\"\n";
+    const auto shadowed = AllOf(HasSubstr(":2:"), HasSubstr("is shadowed"));
+    EXPECT_THAT(lint(fallback + sources + provider, {"ip-1", "ip-2"}), ElementsAre(shadowed));
+    EXPECT_THAT(lint(fallback + sources + provider, {"ip-1", "ip-2", "ip-3"}),
+                ElementsAre(AllOf(HasSubstr(":9:"), HasSubstr("max_message_rate"), HasSubstr(":2)"))))
+        << "ip-3 has the block's value";
+    EXPECT_THAT(lint(fallback + sources + provider + "[provider.\"p\".sources.\"ip-1\"]\nprovider_max_message_rate = \"4/s\"\n",
+                     {"ip-1", "ip-2"}),
+                ElementsAre(shadowed, AllOf(HasSubstr(":11:"), HasSubstr("max_message_rate"), HasSubstr(":4)"))))
+        << "its own default counts for ip-1";
+}
+
+TEST_F(LintTest, WhatReplacesABaseIsToldWhereItDoes) {
+    const auto loaded = shape({"# one\n[provider.\"p\"]\nmatch = [{MXSuffix = \".p.test\"}]\n",
+                               "[provider.\"p\"]\nreplace_base = true\nconnection_limit = 2\n"});
+    const auto findings = lint_shaping(loaded.rules, {});
+    ASSERT_EQ(findings.size(), 1u);
+    EXPECT_THAT(findings[0].to_string(), AllOf(HasSubstr("b.toml:1:"), HasSubstr("has no match")));
+}
+
 }  // namespace
 }  // namespace postrider
