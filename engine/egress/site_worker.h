@@ -10,13 +10,14 @@
 // halves it; never above the shard's share of the path's limit. An idle connection waits idle_timeout for more and is retired
 // when the peer speaks or closes.
 //
-// Limits (path_limits.h): a message takes its events before it is pulled, so nothing is pulled that may not go. When they are
+// Limits (path_limits.h, site_limits.cc): a message takes its events before it is pulled, so nothing is pulled that may not go. When they are
 // used up, connections rest, and the worker sleeps on the timer wheel until the limit that binds grants again; connections
 // are opened only for what the limits let through while they would be of use. Of a limit at which others wait too the worker
 // takes its share (limit_share.h).
 //
 // The sources of the pool take turns by their weights (pool_turns.h); a rate that binds one, or a host that refuses it, leaves
-// the others their pace.
+// the others their pace: whatever the window says, a source without a connection gets one when those that have some all wait
+// for their rates.
 //
 // A message that is larger than the host at the other end takes (SIZE) is set apart for a connection to another host of the
 // site (site_large_mail.cc); it bounces when no host of the site takes it.
