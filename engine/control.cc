@@ -88,6 +88,25 @@ Result<std::string> shape_name_of(const ShapingBook& book, std::string_view name
     return selection->name;
 }
 
+namespace {
+
+// Of what was kept, what still holds; the rest is told.
+std::vector<ShapingOverride> that_hold(const ShapingBook& book, const std::vector<KeptShape>& shapes) {
+    std::vector<ShapingOverride> overrides;
+    for (const KeptShape& shape : shapes) {
+        if (shape.expires_s && shape.expires_s <= wall_s()) continue;
+        ShapingOverride set{shape.domain, shape.key, shape.value, shape.expires_s, shape.said.who, shape.said.reason, shape.said.at_s};
+        if (auto good = book.check(set); good)
+            overrides.push_back(std::move(set));
+        else
+            std::fprintf(stderr, "postrider: what was set for %s does not hold any more: %s\n", shape.domain.c_str(),
+                         good.error().text.c_str());
+    }
+    return overrides;
+}
+
+}  // namespace
+
 Control::Control(Engine& engine, SharedState& shared, ControlFile file, ControlState state)
     : engine_(engine), shared_(shared), file_(std::move(file)), state_(std::move(state)) {}
 
@@ -99,14 +118,7 @@ Result<std::unique_ptr<Control>> Control::open(Engine& engine, SharedState& shar
         std::fprintf(stderr, "postrider: %s/%s\n", shared.spool->path().c_str(), file->note().c_str());
     std::unique_ptr<Control> control(new Control(engine, shared, std::move(*file), std::move(state)));
     control->prune(control->state_, wall_s());
-    for (const KeptShape& shape : control->state_.shapes) {
-        if (shape.expires_s && shape.expires_s <= wall_s()) continue;
-        auto set = shared.shaping.set({shape.domain, shape.key, shape.value, shape.expires_s, shape.said.who,
-                                       shape.said.reason, shape.said.at_s});
-        if (!set)
-            std::fprintf(stderr, "postrider: what was set for %s does not hold any more: %s\n", shape.domain.c_str(),
-                         set.error().text.c_str());
-    }
+    shared.shaping.replace_overrides(that_hold(shared.shaping, control->state_.shapes));
     shared.holds = control->table_of(control->state_);
     if (shared.holds) control->next_end_s_ = shared.holds->next_end_s();
     return control;
@@ -218,20 +230,13 @@ std::vector<KeptShape> kept(const std::vector<ShapingOverride>& overrides) {
 
 }  // namespace
 
-void Control::restore_shapes(const std::vector<ShapingOverride>& wanted) {
-    for (const auto& each : shared_.shaping.overrides()) shared_.shaping.unset(each.domain, each.key);
-    for (const auto& each : wanted) (void)shared_.shaping.set(each);
-}
-
-// Writes the overrides as they are now; when that fails they are again what they were.
-Result<void> Control::keep_shapes(const std::vector<ShapingOverride>& before) {
+Result<void> Control::put_shapes(std::vector<ShapingOverride> overrides) {
     ControlState state = state_;
-    state.shapes = kept(shared_.shaping.overrides());
-    if (auto written = file_.write(state); !written) {
-        restore_shapes(before);
+    state.shapes = kept(overrides);
+    if (auto written = file_.write(state); !written)
         return fail("nothing was changed: " + written.error().text, written.error().code);
-    }
     state_ = std::move(state);
+    shared_.shaping.replace_overrides(std::move(overrides));
     return {};
 }
 
@@ -239,15 +244,15 @@ Result<void> Control::set_shape(const std::string& domain, const ShapeSettings& 
                                 const Said& said) {
     if (settings.empty()) return fail("say what to set, as key=value");
     std::scoped_lock lock(mutex_);
-    const auto before = shared_.shaping.overrides();
-    if (before.size() + settings.size() > kMostHolds) return fail("too much is set already; unset some");
+    auto wanted = shared_.shaping.overrides();
+    if (wanted.size() + settings.size() > kMostHolds) return fail("too much is set already; unset some");
     for (const auto& [key, value] : settings) {
-        auto set = shared_.shaping.set({domain, key, value, for_s ? said.at_s + for_s : 0, said.who, said.reason, said.at_s});
-        if (set) continue;
-        restore_shapes(before);
-        return set;
+        ShapingOverride set{domain, key, value, for_s ? said.at_s + for_s : 0, said.who, said.reason, said.at_s};
+        if (auto good = shared_.shaping.check(set); !good) return good;
+        std::erase_if(wanted, [&](const ShapingOverride& each) { return each.same_place(set); });
+        wanted.push_back(std::move(set));
     }
-    if (auto done = keep_shapes(before); !done) return done;
+    if (auto done = put_shapes(std::move(wanted)); !done) return done;
     for (const auto& [key, value] : settings)
         std::fprintf(stderr, "postrider: %s: shape set %s %s=%s%s%s\n", said.who.c_str(), domain.c_str(), key.c_str(),
                      value.c_str(), said.reason.empty() ? "" : ": ", said.reason.c_str());
@@ -256,11 +261,14 @@ Result<void> Control::set_shape(const std::string& domain, const ShapeSettings& 
 
 Result<void> Control::unset_shape(const std::string& domain, const ShapeSettings& settings, const Said& said) {
     std::scoped_lock lock(mutex_);
-    const auto before = shared_.shaping.overrides();
-    size_t ended = settings.empty() ? shared_.shaping.unset(domain, {}) : 0;
-    for (const auto& [key, value] : settings) ended += shared_.shaping.unset(domain, key);
+    auto wanted = shared_.shaping.overrides();
+    const auto named = [&](const ShapingOverride& each) {
+        return each.domain == domain &&
+               (settings.empty() || std::ranges::find(settings, each.key, &ShapeSettings::value_type::first) != settings.end());
+    };
+    const size_t ended = std::erase_if(wanted, named);
     if (ended == 0) return fail(domain + ": nothing of that is set; `postrider shape show` tells what is");
-    if (auto done = keep_shapes(before); !done) return done;
+    if (auto done = put_shapes(std::move(wanted)); !done) return done;
     std::fprintf(stderr, "postrider: %s: shape unset %s (%zu)%s%s\n", said.who.c_str(), domain.c_str(), ended,
                  said.reason.empty() ? "" : ": ", said.reason.c_str());
     return {};

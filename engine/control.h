@@ -53,8 +53,8 @@ class Control {
     // Writes and tells `state`, which replaces the one there was; under mutex_.
     Result<void> put(ControlState state);
     std::shared_ptr<const HoldTable> table_of(const ControlState& state) const;
-    Result<void> keep_shapes(const std::vector<ShapingOverride>& before);
-    void restore_shapes(const std::vector<ShapingOverride>& wanted);
+    // Writes the overrides, then puts them in force in place of those there were; under mutex_.
+    Result<void> put_shapes(std::vector<ShapingOverride> overrides);
     void prune(ControlState& state, int64_t now_s) const;
 
     Engine& engine_;

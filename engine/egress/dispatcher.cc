@@ -166,10 +166,7 @@ Task<void> Dispatcher::look_up_site(std::string domain) {
 }
 
 void Dispatcher::tick() {
-    if (context_.reactor.shard() == 0) {
-        keep_sites_known();
-        shaping_.expire(context_.reactor.wall_us() / kUsPerSecond);
-    }
+    if (context_.reactor.shard() == 0) keep_sites_known();
     // With many sites a part of them each time; all when limits have changed, which hold at once.
     size_t due = std::max(kTickedLeast, in_turn_.size() / kTickedWithin);
     if (const uint64_t version = shaping_.version(); version != ticked_version_) {

@@ -36,7 +36,7 @@ bool ShapingBook::names_provider(std::string_view name) const {
     return std::ranges::any_of(from_files_.providers(), [&](const ShapingBlock& block) { return block.name == name; });
 }
 
-Result<void> ShapingBook::set(ShapingOverride override) {
+Result<void> ShapingBook::check(const ShapingOverride& override) const {
     const ShapingKey* key = find_shaping_key(override.key);
     if (!key) return fail(override.key + ": no such key; see docs/configuration.md");
     if (!key->enforced) return fail(override.key + ": is not enforced yet, so it cannot be set");
@@ -48,32 +48,41 @@ Result<void> ShapingBook::set(ShapingOverride override) {
         return fail(fmt::format("provider \"{}\": no block in the shaping files names it", provider));
     auto value = parse_shaping_value(*key, override.value);
     if (!value) return fail(override.key + ": " + value.error().text);
-    std::scoped_lock lock(mutex_);
-    const auto same = [&](const Entry& entry) {
-        return entry.given.domain == override.domain && entry.given.key == override.key;
-    };
-    std::erase_if(overrides_, same);
-    Origin from{.file = {}, .line = 0, .block = {}, .command = command_of(override)};
-    overrides_.push_back({std::move(override), {*value, std::move(from)}});
-    rebuild();
     return {};
 }
 
-size_t ShapingBook::unset(std::string_view domain, std::string_view key) {
+void ShapingBook::replace_overrides(std::vector<ShapingOverride> overrides) {
+    std::vector<Entry> entries;
+    for (ShapingOverride& each : overrides) {
+        const ShapingKey* key = find_shaping_key(each.key);
+        auto value = parse_shaping_value(*key, each.value);
+        Origin from{.file = {}, .line = 0, .block = {}, .command = command_of(each)};
+        entries.push_back({std::move(each), {*value, std::move(from)}});
+    }
     std::scoped_lock lock(mutex_);
-    const size_t ended = std::erase_if(overrides_, [&](const Entry& entry) {
-        return entry.given.domain == domain && (key.empty() || entry.given.key == key);
-    });
-    if (ended > 0) rebuild();
-    return ended;
+    overrides_ = std::move(entries);
+    rebuild();
 }
 
-void ShapingBook::expire(int64_t now_s) {
+Result<void> ShapingBook::set(ShapingOverride override) {
+    if (auto good = check(override); !good) return good;
+    auto all = overrides();
+    std::erase_if(all, [&](const ShapingOverride& each) { return each.same_place(override); });
+    all.push_back(std::move(override));
+    replace_overrides(std::move(all));
+    return {};
+}
+
+std::vector<ShapingOverride> ShapingBook::expire(int64_t now_s) {
     std::scoped_lock lock(mutex_);
-    const size_t ended = std::erase_if(overrides_, [&](const Entry& entry) {
-        return entry.given.expires_s != 0 && entry.given.expires_s <= now_s;
+    std::vector<ShapingOverride> ended;
+    std::erase_if(overrides_, [&](const Entry& entry) {
+        const bool ends = entry.given.expires_s != 0 && entry.given.expires_s <= now_s;
+        if (ends) ended.push_back(entry.given);
+        return ends;
     });
-    if (ended > 0) rebuild();
+    if (!ended.empty()) rebuild();
+    return ended;
 }
 
 std::vector<ShapingOverride> ShapingBook::overrides() const {

@@ -34,19 +34,26 @@ struct ShapingOverride {
     int64_t set_s = 0;      // seconds since 1970
 
     bool operator==(const ShapingOverride&) const = default;
+    bool same_place(const ShapingOverride& other) const { return domain == other.domain && key == other.key; }
 };
+
+// Of a value, in octets: what is set is kept in a file that is read with bounds (control_file.h).
+inline constexpr size_t kOverrideValue = 256;
 
 class ShapingBook {
   public:
     explicit ShapingBook(ShapingRules rules);
 
-    // Replaces an override of the same domain and key. Refused: a key that is unknown, not enforced or not for such a block,
-    // a value out of its bounds, a provider that no file names.
+    // Refused: a key that is unknown, not enforced or not for such a block, a value out of its bounds, a provider that no
+    // file names.
+    Result<void> check(const ShapingOverride& override) const;
+    // All that is set, each checked before: one change, however many differ from what was set. Whoever looks meanwhile sees
+    // the old ones or the new ones.
+    void replace_overrides(std::vector<ShapingOverride> overrides);
+    // Adds one, or replaces that of the same domain and key.
     Result<void> set(ShapingOverride override);
-    // An empty key: all of the domain. Answers how many ended.
-    size_t unset(std::string_view domain, std::string_view key);
-    // Ends what has expired; once a second or so.
-    void expire(int64_t now_s);
+    // Ends what has expired, and answers it; once a second or so.
+    std::vector<ShapingOverride> expire(int64_t now_s);
     // In the order in which they were set.
     std::vector<ShapingOverride> overrides() const;
 

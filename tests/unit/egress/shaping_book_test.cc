@@ -47,7 +47,7 @@ TEST_F(ShapingBookTest, AnOverrideWinsOverEveryBlockAndSaysWhoseItIs) {
     EXPECT_EQ(now.from.to_string(), "shape set a.example connection_limit=2 by alice at 2023-11-14T22:13:20Z"
                                     " until 2023-11-14T22:14:20Z (too many 421)");
     EXPECT_EQ(at(book, "b.example", "mx.b.example").connection_limit.value, 3u);
-    EXPECT_EQ(book.unset("a.example", "connection_limit"), 1u);
+    book.replace_overrides({});
     EXPECT_EQ(at(book, "a.example").connection_limit.value, 5u);
 }
 
@@ -99,11 +99,29 @@ TEST_F(ShapingBookTest, EveryChangeIsAVersionAndAReloadKeepsOverridesAndSites) {
     EXPECT_NE(book.binding_version(), bound);
     EXPECT_EQ(at(book, "b.example").connection_limit.value, 6u);
     EXPECT_EQ(at(book, "b.example").idle_timeout.value, 3'000);
-    book.expire(1'999);
+    EXPECT_TRUE(book.expire(1'999).empty());
     EXPECT_FALSE(moved());
-    book.expire(2'000);
+    const auto ended = book.expire(2'000);
+    ASSERT_EQ(ended.size(), 1u);
+    EXPECT_EQ(ended.front().key, "idle_timeout");
     EXPECT_TRUE(moved());
     EXPECT_EQ(at(book, "b.example").idle_timeout.value, 30'000);
+}
+
+// Each change in between would be in force for a moment, and each counts through all blocks.
+TEST_F(ShapingBookTest, ManyOverridesAreReplacedInOneChange) {
+    ShapingBook book(rules(""));
+    ASSERT_TRUE(book.set(to("a.example", "connection_limit", "2")));
+    ASSERT_TRUE(book.set(to("a.example", "idle_timeout", "3s")));
+    auto wanted = book.overrides();
+    wanted[0].value = "4";
+    wanted.push_back(to("b.example", "connection_limit", "5"));
+    const uint64_t before = book.version();
+    book.replace_overrides(wanted);
+    EXPECT_EQ(book.version(), before + 1);
+    EXPECT_EQ(book.overrides(), wanted);
+    EXPECT_EQ(at(book, "a.example").connection_limit.value, 4u);
+    EXPECT_EQ(at(book, "a.example").idle_timeout.value, 3'000);
 }
 
 TEST_F(ShapingBookTest, TwoBlocksOnOneSiteMergeInFileOrderWithAWarning) {
