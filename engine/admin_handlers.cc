@@ -1,5 +1,6 @@
 #include "engine/admin_handlers.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include <fmt/format.h>
@@ -88,7 +89,33 @@ void queue_list(Engine& engine, const Request& request, Response& response) {
     answer(response, queue_json(engine, nullptr, limit));
 }
 
-Result<void> shape_order(const AdminServer& server, Engine& engine, bool set, const Request& request) {
+json shapes_json(const ShapingBook& book, std::string_view domain) {
+    json list = json::array();
+    for (const auto& each : book.overrides()) {
+        if (!domain.empty() && each.domain != domain) continue;
+        json entry = {{"domain", each.domain}, {"key", each.key}, {"value", each.value}, {"who", each.who},
+                      {"set", each.set_s}, {"reason", each.why}};
+        if (each.expires_s) entry["until"] = each.expires_s;
+        list.push_back(std::move(entry));
+    }
+    return {{"overrides", list}};
+}
+
+// What who set it may not expect. The domain's site is learnt here: what is set holds for the mail of its neighbours there
+// when the command returns, not when its own mail comes or the dispatcher has looked.
+json notes_of(Engine& engine, std::string_view asked, const std::string& domain) {
+    json notes = json::array();
+    constexpr std::string_view kProvider = "provider.";
+    if (asked.starts_with(kProvider) && !domain.ends_with('"'))
+        notes.push_back(fmt::format("{} was taken for a domain: no block in the shaping files names a provider {}", domain,
+                                    asked.substr(kProvider.size())));
+    const auto domains = engine.shared().shaping.rollup_domains();
+    if (std::ranges::find(domains, domain) != domains.end())
+        for (auto& trouble : engine.learn_sites({domain})) notes.push_back(std::move(trouble));
+    return notes;
+}
+
+Result<json> shape_order(const AdminServer& server, Engine& engine, bool set, const Request& request) {
     auto body = Body::of(request);
     if (!body) return std::unexpected(body.error());
     auto said = said_by(server, request, *body);
@@ -107,20 +134,13 @@ Result<void> shape_order(const AdminServer& server, Engine& engine, bool set, co
         if (!key || !value) return std::unexpected((key ? value : key).error());
         pairs.emplace_back(std::move(*key), std::move(*value));
     }
-    if (set) return engine.control().set_shape(*name, pairs, *for_s, *said);
-    return engine.control().unset_shape(*name, pairs, *said);
-}
-
-json shapes_json(const ShapingBook& book, std::string_view domain) {
-    json list = json::array();
-    for (const auto& each : book.overrides()) {
-        if (!domain.empty() && each.domain != domain) continue;
-        json entry = {{"domain", each.domain}, {"key", each.key}, {"value", each.value}, {"who", each.who},
-                      {"set", each.set_s}, {"reason", each.why}};
-        if (each.expires_s) entry["until"] = each.expires_s;
-        list.push_back(std::move(entry));
-    }
-    return {{"overrides", list}};
+    Control& control = engine.control();
+    auto done = set ? control.set_shape(*name, pairs, *for_s, *said) : control.unset_shape(*name, pairs, *said);
+    if (!done) return std::unexpected(done.error());
+    json told = shapes_json(engine.shared().shaping, {});
+    told["domain"] = *name;
+    told["notes"] = set ? notes_of(engine, *domain, *name) : json::array();
+    return told;
 }
 
 void show_shapes(Engine& engine, const Request& request, Response& response) {
@@ -179,8 +199,9 @@ void serve_admin(AdminServer& server, Engine& engine, int64_t started_s) {
     server.Get("/shape", [&engine](const Request& request, Response& response) { show_shapes(engine, request, response); });
     for (const bool set : {true, false}) {
         server.Post(set ? "/shape/set" : "/shape/unset", [&server, &engine, set](const Request& request, Response& response) {
-            if (auto done = shape_order(server, engine, set, request); !done) return refuse(response, done.error());
-            answer(response, shapes_json(engine.shared().shaping, {}));
+            auto told = shape_order(server, engine, set, request);
+            if (!told) return refuse(response, told.error());
+            answer(response, *told);
         });
     }
     server.Get("/explain", [&engine](const Request& request, Response& response) { explain(engine, request, response); });

@@ -77,7 +77,7 @@ Result<Selection> selection_of(std::string_view scope, std::string_view name) {
 Result<std::string> shape_name_of(const ShapingBook& book, std::string_view name) {
     constexpr std::string_view kProvider = "provider.";
     // The shell takes the quotes of provider."google" away.
-    if (name.starts_with(kProvider) && book.names_provider(name.substr(kProvider.size())))
+    if (name.starts_with(kProvider) && book.knows_provider(name.substr(kProvider.size())))
         return fmt::format("provider.\"{}\"", name.substr(kProvider.size()));
     if (name == "default" || (name.starts_with("provider.\"") && name.ends_with('"'))) {
         if (auto good = check_label(name); !good) return std::unexpected(good.error());
@@ -119,6 +119,7 @@ Result<std::unique_ptr<Control>> Control::open(Engine& engine, SharedState& shar
     std::unique_ptr<Control> control(new Control(engine, shared, std::move(*file), std::move(state)));
     control->prune(control->state_, wall_s());
     shared.shaping.replace_overrides(that_hold(shared.shaping, control->state_.shapes));
+    shared.shaping.await_sites();
     shared.holds = control->table_of(control->state_);
     if (shared.holds) control->next_end_s_ = shared.holds->next_end_s();
     return control;

@@ -10,6 +10,7 @@
 
 #include "engine/core/hash.h"
 #include "engine/core/limits.h"
+#include "engine/egress/shaping_book.h"
 
 namespace postrider {
 namespace {
@@ -83,7 +84,7 @@ Result<Hold> hold_of(const json& object) {
 Result<KeptShape> shape_of(const json& object) {
     Members members(object);
     KeptShape shape{members.text("domain", limits::kSiteName + limits::kDomain), members.text("key", 64),
-                    members.text("value", 256), members.number("expires"), members.said("said")};
+                    members.text("value", kOverrideValue), members.number("expires"), members.said("said")};
     if (members.bad() || shape.domain.empty() || shape.key.empty()) return fail("an entry of \"shapes\" is not one");
     return shape;
 }

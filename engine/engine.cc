@@ -271,6 +271,63 @@ void Engine::on_each_shard(const std::function<void(Shard&)>& call) {
     for (auto& future : done) future.wait();
 }
 
+// ---- DNS, for people and their orders
+
+namespace {
+
+constexpr auto kLookUpPatience = std::chrono::seconds(30), kOrderPatience = std::chrono::seconds(5);
+using Deadline = std::chrono::steady_clock::time_point;
+
+// Null: it was not answered until then, or the shard has ended and with it the promise.
+std::shared_ptr<const MailRoute> answer_of(std::future<std::shared_ptr<const MailRoute>>& answer, Deadline until) {
+    if (answer.wait_until(until) != std::future_status::ready) return nullptr;
+    try {
+        return answer.get();
+    } catch (const std::future_error&) {
+        return nullptr;
+    }
+}
+
+}  // namespace
+
+// All at once, each where its mail has asked already.
+std::vector<std::future<Engine::Route>> Engine::look_up(const std::vector<std::string>& domains) {
+    std::vector<Shard::RouteAnswer> promises;
+    std::vector<std::future<Route>> answers;
+    std::vector<size_t> homes;
+    for (const std::string& domain : domains) {
+        answers.push_back(promises.emplace_back(std::make_shared<std::promise<Route>>())->get_future());
+        homes.push_back(shared_->domains.intern(domain) % shared_->shards);
+    }
+    on_each_shard([&](Shard& shard) {
+        for (size_t i = 0; i < domains.size(); ++i)
+            if (homes[i] == shard.number()) shard.look_up(domains[i], promises[i]);
+    });
+    return answers;
+}
+
+std::shared_ptr<const MailRoute> Engine::route(const std::string& domain) {
+    auto answers = look_up({domain});
+    return answer_of(answers.front(), std::chrono::steady_clock::now() + kLookUpPatience);
+}
+
+std::vector<std::string> Engine::learn_sites(const std::vector<std::string>& domains) {
+    std::vector<std::string> not_told;
+    auto answers = look_up(domains);
+    const Deadline until = std::chrono::steady_clock::now() + kOrderPatience;
+    for (size_t i = 0; i < domains.size(); ++i) {
+        const Route route = answer_of(answers[i], until);
+        if (!route || route->kind != MailRoute::Kind::hosts) {
+            not_told.push_back(fmt::format("{}: its mail servers are not known: {}", domains[i],
+                                           route ? route->why : "DNS has not answered yet"));
+            continue;
+        }
+        if (const auto warning = shared_->shaping.set_site(domains[i], route->site))
+            std::fprintf(stderr, "postrider: %s\n", warning->to_string().c_str());
+    }
+    return not_told;
+}
+
 void Engine::check_ledger() {
     size_t alive;
     {

@@ -64,7 +64,15 @@ class Engine {
     // Runs `call` on each shard's thread and waits for all.
     void on_each_shard(const std::function<void(Shard&)>& call);
 
+    // The domain's mail servers as DNS tells them; null: it has not answered in time. From a thread that is no shard's.
+    std::shared_ptr<const MailRoute> route(const std::string& domain);
+    // Tells the shaping where the mail servers of the domains are, so that what is set for them holds at once for the mail of
+    // other domains there. Waits for DNS, but not long. Answers, a line each, what could not be told: it is when DNS answers.
+    std::vector<std::string> learn_sites(const std::vector<std::string>& domains);
+
   private:
+    using Route = std::shared_ptr<const MailRoute>;
+    std::vector<std::future<Route>> look_up(const std::vector<std::string>& domains);
     Engine() = default;
     Result<void> start_shards();
 

@@ -2,8 +2,6 @@
 
 #include <array>
 #include <atomic>
-#include <chrono>
-#include <future>
 #include <mutex>
 #include <set>
 
@@ -18,7 +16,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr auto kLookUpPatience = std::chrono::seconds(30);
 constexpr size_t kDomainsOfACampaign = 10;
 constexpr size_t kRecipientsOfAMessage = 20;
 constexpr size_t kDomainsOfAMessage = 5;
@@ -35,22 +32,6 @@ json provider_names(const EffectiveShaping& shaping) {
     json names = json::array();
     for (const auto& provider : shaping.providers) names.push_back(provider.name);
     return names;
-}
-
-std::shared_ptr<const MailRoute> route_of(Engine& engine, const std::string& domain) {
-    const DomainId id = engine.shared().domains.intern(domain);
-    auto answer = std::make_shared<std::promise<std::shared_ptr<const MailRoute>>>();
-    auto future = answer->get_future();
-    engine.on_each_shard([&](Shard& shard) {
-        if (shard.number() == id % engine.shards()) shard.look_up(domain, answer);
-    });
-    answer.reset();  // a shard that ends breaks the promise: that ends the wait too
-    if (future.wait_for(kLookUpPatience) != std::future_status::ready) return nullptr;
-    try {
-        return future.get();
-    } catch (const std::future_error&) {
-        return nullptr;
-    }
 }
 
 // The limits of a path that messages wait for, in the order of PathView: the broad ones first.
@@ -145,7 +126,7 @@ std::string site_name(SharedState& shared, const std::string& domain, const Mail
 
 Result<json> explain_json(Engine& engine, const std::string& domain) {
     SharedState& shared = engine.shared();
-    const auto route = route_of(engine, domain);
+    const auto route = engine.route(domain);
     if (!route) return fail("the look-up of " + domain + " was not answered", ETIMEDOUT);
     json answer = {{"domain", domain}, {"engine", true}, {"sources", json::array()}, {"hosts", json::array()}};
     if (route->kind != MailRoute::Kind::hosts) answer["trouble"] = route->why;

@@ -65,6 +65,7 @@ Reloaded reload(Engine& engine) {
     if (auto fit = raise_descriptor_limit(wanted.limits.connections, shared.shards)) shared.sockets.set(*fit);
     engine.on_each_shard([&](Shard& shard) { shard.reconfigure(schedule, wanted.smtp.prohibited_hosts); });
     shared.shaping.replace_rules(std::move(wanted.shaping));
+    (void)engine.learn_sites(shared.shaping.domains_without_site());
     result.told += now.file + ": read again; shaping, [retry], [limits] and prohibited_hosts are in force\n";
     result.done = true;
     return result;

@@ -76,8 +76,14 @@ int change(const Config& config, const ShapeOptions& options) {
     auto answer = admin_post(config.server.admin, "/shape/" + options.action,
                              body->dump(-1, ' ', false, json::error_handler_t::replace));
     if (!answer) return tell_error(answer.error());
-    if (options.as_json) std::fputs(answer->c_str(), stdout);
-    else fmt::print("{}: {}\n", options.domain, options.action == "set" ? "set, in force on all shards" : "unset");
+    if (options.as_json) {
+        std::fputs(answer->c_str(), stdout);
+        return 0;
+    }
+    const json told = json::parse(*answer, nullptr, false);
+    if (!told.is_object()) return tell_error({0, "the answer is not JSON; is something else listening there?"});
+    fmt::print("{}: {}\n", told["domain"].get<std::string>(), options.action == "set" ? "set, in force on all shards" : "unset");
+    for (const auto& note : told["notes"]) std::fprintf(stderr, "postrider shape: %s\n", note.get<std::string>().c_str());
     return 0;
 }
 

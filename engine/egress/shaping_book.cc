@@ -36,16 +36,24 @@ bool ShapingBook::names_provider(std::string_view name) const {
     return std::ranges::any_of(from_files_.providers(), [&](const ShapingBlock& block) { return block.name == name; });
 }
 
+bool ShapingBook::knows_provider(std::string_view name) const {
+    if (names_provider(name)) return true;
+    const std::scoped_lock lock(mutex_);
+    return std::ranges::any_of(overrides_, [&](const Entry& entry) { return provider_of(entry.given.domain) == name; });
+}
+
 Result<void> ShapingBook::check(const ShapingOverride& override) const {
     const ShapingKey* key = find_shaping_key(override.key);
     if (!key) return fail(override.key + ": no such key; see docs/configuration.md");
     if (!key->enforced) return fail(override.key + ": is not enforced yet, so it cannot be set");
     const auto provider = provider_of(override.domain);
     if (key->place == KeyPlace::provider && provider.empty())
-        return fail(fmt::format("{}: counts for a provider, so it is set as `shape set provider.\"name\" {}=...`",
-                                override.key, override.key));
+        return fail(fmt::format("{}: counts for a provider, and {} is none that the shaping files name; it is set as "
+                                "`shape set provider.NAME {}=...`", override.key, override.domain, override.key));
     if (!provider.empty() && !names_provider(provider))
         return fail(fmt::format("provider \"{}\": no block in the shaping files names it", provider));
+    if (override.value.size() > kOverrideValue)
+        return fail(fmt::format("{}: the value is longer than {} octets", override.key, kOverrideValue));
     auto value = parse_shaping_value(*key, override.value);
     if (!value) return fail(override.key + ": " + value.error().text);
     return {};
@@ -156,6 +164,13 @@ std::vector<std::string> ShapingBook::rollup_domains() const {
             std::ranges::find(names, domain) == names.end())
             names.push_back(domain);
     }
+    return names;
+}
+
+std::vector<std::string> ShapingBook::domains_without_site() const {
+    auto names = rollup_domains();
+    std::scoped_lock lock(mutex_);
+    std::erase_if(names, [&](const std::string& domain) { return sites_.contains(domain); });
     return names;
 }
 

@@ -44,8 +44,8 @@ class ShapingBook {
   public:
     explicit ShapingBook(ShapingRules rules);
 
-    // Refused: a key that is unknown, not enforced or not for such a block, a value out of its bounds, a provider that no
-    // file names.
+    // Refused: a key that is unknown, not enforced or not for such a block, a value out of its bounds or too long to be kept, a
+    // provider that no file names.
     Result<void> check(const ShapingOverride& override) const;
     // All that is set, each checked before: one change, however many differ from what was set. Whoever looks meanwhile sees
     // the old ones or the new ones.
@@ -81,13 +81,19 @@ class ShapingBook {
     bool speaks_for_site(std::string_view domain) const;
     // A block of the shaping files names the provider.
     bool names_provider(std::string_view name) const;
+    // That, or something was set for it when one did.
+    bool knows_provider(std::string_view name) const;
     // Domains whose site must be known for the limits to hold at it: with a block that rolls up, or an override.
     std::vector<std::string> rollup_domains() const;
     // Where the domain's mail servers are now. Answers a warning, once, when another block is bound to the site already.
     std::optional<ConfigProblem> set_site(std::string_view domain, std::string_view site);
+    // Those of rollup_domains() whose site was never told.
+    std::vector<std::string> domains_without_site() const;
     // False from the start until the sites of rollup_domains() have been looked up: until then no domain may be bound.
     bool sites_known() const { return sites_known_.load(std::memory_order_acquire); }
     void set_sites_known() { sites_known_.store(true, std::memory_order_release); }
+    // What is set at the start counts among them: before the first domain is bound.
+    void await_sites() { sites_known_ = domains_without_site().empty(); }
 
   private:
     struct Entry {

@@ -285,6 +285,61 @@ class ShapeAndReloadTest(harness.Case):
         self.assertIn("read again", self.ask(engine, "reload"))
         self.eventually(lambda: self.connections(engine) == 3, "three by the command", 10)
 
+    def neighbours(self, **settings):
+        """An engine and a receiver at which a.test and b.test have the same mail server."""
+        engine = self.engine_with_sink("--sites", "1", **settings)
+        return engine, self.started(engine)
+
+    def sent_within(self, seconds):
+        """Messages from now on, by the receiver's clock: its log is written a little later."""
+        begin_us = time.time() * 1e6
+        time.sleep(seconds + 0.2)
+        return sum(begin_us <= each["wall_us"] < begin_us + seconds * 1e6 for each in self.sink.transactions())
+
+    def test_what_is_set_holds_for_the_neighbours_of_the_domain(self):
+        """At once when the command returns, and after a restart, though no mail of the domain itself ever comes."""
+        engine, process = self.neighbours(shaping='["default"]\nmax_message_rate = "200/s"\n')
+        self.fill(engine, "x", "spring", 10_000, domains=1)
+        self.eventually(lambda: self.arrived("x") > 50, "mail flows")
+        self.ask(engine, "shape", "set", "other.test", "max_message_rate=1/s")
+        self.assertLessEqual(self.sent_within(1), 5, "as the command has returned")
+        process.child.kill()
+        process.wait(10)
+        process.end()
+        (engine.spool / "admin.sock").unlink()
+        process = self.started(engine)
+        self.assertLessEqual(self.sent_within(2), 6, "after a restart")
+        self.ask(engine, "shape", "unset", "other.test")
+        self.eventually(lambda: self.sent_within(0.3) > 20, "it flows again")
+        shaping = engine.folder / "shaping.toml"
+        shaping.write_text(shaping.read_text() + '["third.test"]\nmax_message_rate = "1/s"\n')
+        self.assertIn("read again", self.ask(engine, "reload"))
+        self.assertLessEqual(self.sent_within(1), 5, "as reload has returned")
+
+    def test_shape_tells_what_it_was_understood_as(self):
+        engine = self.engine_with_sink(shaping='[provider."google"]\nmatch = [{MXSuffix = ".google.test"}]\n')
+        process = self.started(engine)
+
+        def told(*arguments):
+            return subprocess.run([harness.PROGRAM, "shape", *arguments, "--config", engine.config], capture_output=True,
+                                  text=True, stdin=subprocess.DEVNULL, timeout=30)
+
+        done = told("set", "provider.gogle", "connection_limit=1")
+        self.assertEqual((done.returncode, done.stdout), (0, "provider.gogle: set, in force on all shards\n"), done.stderr)
+        self.assertIn("provider.gogle was taken for a domain: no block in the shaping files names a provider gogle", done.stderr)
+        done = told("set", "provider.google", "connection_limit=1")
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, 'provider."google": set, in force on all shards\n', ""))
+        self.assertIn("provider.gogle is none", self.ask(engine, "shape", "set", "provider.gogle", "provider_connection_limit=5", code=2))
+        # A value that could not be read again would keep the engine from starting.
+        self.ask(engine, "shape", "set", "d0.test", f"max_message_rate={'0' * 300}5/s", code=2)
+        (engine.folder / "shaping.toml").write_text("")
+        self.assertIn("read again", self.ask(engine, "reload"))
+        self.assertIn("connection_limit=1", self.ask(engine, "shape", "show", "provider.google"))
+        self.ask(engine, "shape", "unset", "provider.google")
+        self.ask(engine, "shape", "unset", "provider.gogle")
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(15), 0, process.text())
+
     def test_explain_and_why(self):
         engine = self.engine_with_sink("--rule", 'rcpt=*@d1.test reply="451 4.7.1 come later"', retry_after=("1h",),
                                        shaping='["default"]\nconnection_limit = 4\n["d0.test"]\nconnection_limit = 3\n')

@@ -80,7 +80,23 @@ TEST_F(ShapingBookTest, WhatCannotHoldIsRefused) {
     EXPECT_THAT(book.set(to("a.example", "conection_limit", "2")).error().text, HasSubstr("no such key"));
     EXPECT_THAT(book.set(to("a.example", "connection_limit", "0")).error().text, HasSubstr("connection_limit"));
     EXPECT_THAT(book.set(to("a.example", "use_lmtp", "true")).error().text, HasSubstr("not enforced"));
+    const std::string padded(kOverrideValue - 3, '0');
+    EXPECT_TRUE(book.check(to("a.example", "max_message_rate", padded + "5/s")));
+    EXPECT_THAT(book.check(to("a.example", "max_message_rate", padded + "05/s")).error().text, HasSubstr("longer than 256"))
+        << "it would be kept in a file that cannot be read";
+    EXPECT_THAT(book.set(to("provider.gogle", "provider_connection_limit", "2")).error().text,
+                HasSubstr("provider.gogle is none that the shaping files name"));
     EXPECT_TRUE(book.overrides().empty());
+}
+
+TEST_F(ShapingBookTest, AProviderThatHasLeftTheFilesIsKnownWhileSomethingIsSetForIt) {
+    ShapingBook book(rules("[provider.\"p\"]\nmatch = [{MXSuffix = \".a.example\"}]\n"));
+    ASSERT_TRUE(book.set(to("provider.\"p\"", "connection_limit", "2")));
+    book.replace_rules(rules(""));
+    EXPECT_FALSE(book.names_provider("p"));
+    EXPECT_TRUE(book.knows_provider("p"));
+    book.replace_overrides({});
+    EXPECT_FALSE(book.knows_provider("p"));
 }
 
 TEST_F(ShapingBookTest, EveryChangeIsAVersionAndAReloadKeepsOverridesAndSites) {
@@ -122,6 +138,20 @@ TEST_F(ShapingBookTest, ManyOverridesAreReplacedInOneChange) {
     EXPECT_EQ(book.overrides(), wanted);
     EXPECT_EQ(at(book, "a.example").connection_limit.value, 4u);
     EXPECT_EQ(at(book, "a.example").idle_timeout.value, 3'000);
+}
+
+// After a restart the site of an override's domain must be known before mail of its neighbours is bound.
+TEST_F(ShapingBookTest, OverridesAtTheStartAreWaitedForAsBlocksAre) {
+    ShapingBook book(rules(""));
+    EXPECT_TRUE(book.sites_known());
+    book.replace_overrides({to("default", "connection_limit", "4"), to("a.example", "connection_limit", "2")});
+    book.await_sites();
+    EXPECT_FALSE(book.sites_known());
+    EXPECT_THAT(book.domains_without_site(), ::testing::ElementsAre("a.example"));
+    (void)book.set_site("a.example", "mx.a.example");
+    EXPECT_THAT(book.domains_without_site(), ::testing::IsEmpty());
+    book.await_sites();
+    EXPECT_TRUE(book.sites_known());
 }
 
 TEST_F(ShapingBookTest, TwoBlocksOnOneSiteMergeInFileOrderWithAWarning) {
