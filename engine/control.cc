@@ -146,10 +146,19 @@ Result<void> Control::put(ControlState state) {
     if (auto written = file_.write(state); !written)
         return fail("nothing was changed: " + written.error().text, written.error().code);
     state_ = std::move(state);
+    tell_shards();
+    return {};
+}
+
+void Control::tell_shards() {
     const auto table = table_of(state_);
     next_end_s_ = table ? table->next_end_s() : INT64_MAX;
     engine_.on_each_shard([&](Shard& shard) { shard.set_holds(table); });
-    return {};
+}
+
+void Control::judge_again() {
+    std::scoped_lock lock(mutex_);
+    tell_shards();
 }
 
 Result<void> Control::suspend(const Selection& selection, int64_t for_s, Said said) {

@@ -44,6 +44,8 @@ class Control {
     Result<void> unset_shape(const std::string& domain, const ShapeSettings& settings, const Said& said);
 
     std::vector<Hold> holds() const;
+    // Sites may have come to providers, or left them: what of their mail waits is judged anew.
+    void judge_again();
 
     // Ends what has run out; a few times a second.
     void tick();
@@ -52,6 +54,7 @@ class Control {
     Control(Engine& engine, SharedState& shared, ControlFile file, ControlState state);
     // Writes and tells `state`, which replaces the one there was; under mutex_.
     Result<void> put(ControlState state);
+    void tell_shards();
     std::shared_ptr<const HoldTable> table_of(const ControlState& state) const;
     // Writes the overrides, then puts them in force in place of those there were; under mutex_.
     Result<void> put_shapes(std::vector<ShapingOverride> overrides);

@@ -66,6 +66,7 @@ Reloaded reload(Engine& engine) {
     engine.on_each_shard([&](Shard& shard) { shard.reconfigure(schedule, wanted.smtp.prohibited_hosts); });
     shared.shaping.replace_rules(std::move(wanted.shaping));
     (void)engine.learn_sites(shared.shaping.domains_without_site());
+    engine.control().judge_again();
     result.told += now.file + ": read again; shaping, [retry], [limits] and prohibited_hosts are in force\n";
     result.done = true;
     return result;

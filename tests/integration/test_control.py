@@ -340,6 +340,26 @@ class ShapeAndReloadTest(harness.Case):
         process.signal(signal.SIGTERM)
         self.assertEqual(process.wait(15), 0, process.text())
 
+    def test_a_suspended_provider_is_judged_again_by_reload(self):
+        google = '[provider."google"]\nmatch = [{MXSuffix = ".google.test"}'
+        engine = self.engine_with_sink(shaping=google + "]\n")
+        self.started(engine)
+        shaping = engine.folder / "shaping.toml"
+        self.queue(engine, "suspend", "--provider", "google")
+        self.fill(engine, "x", "spring", 40, domains=2)
+        self.eventually(lambda: self.arrived("x") == 40, "other sites' mail arrives")
+        self.queue(engine, "suspend", "--domain", "d0.test")
+        self.fill(engine, "y", "spring", 20, domains=1)
+        self.eventually(lambda: self.queue(engine, "list")["sums"]["suspended"] == 20, "mail waits")
+        shaping.write_text(google + ', {MXSuffix = ".d0.test"}]\n')
+        self.ask(engine, "reload")
+        self.queue(engine, "resume", "--domain", "d0.test")
+        time.sleep(0.5)
+        self.assertEqual((self.arrived("y"), self.queue(engine, "list")["sums"]["suspended"]), (0, 20))
+        shaping.write_text("# google is gone\n")
+        self.ask(engine, "reload")
+        self.eventually(lambda: self.arrived("y") == 20, "nothing holds it any more", 5)
+
     def test_explain_and_why(self):
         engine = self.engine_with_sink("--rule", 'rcpt=*@d1.test reply="451 4.7.1 come later"', retry_after=("1h",),
                                        shaping='["default"]\nconnection_limit = 4\n["d0.test"]\nconnection_limit = 3\n')
