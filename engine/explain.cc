@@ -236,7 +236,8 @@ json why_queue(Engine& engine, const std::string& domain, DomainId id) {
         std::scoped_lock lock(mutex);
         if (const auto* reply = shard.last_reply(id); reply && reply->at_s > last_s) {
             last_s = reply->at_s;
-            answer["last_reply"] = {{"at", reply->at_s}, {"code", reply->code}, {"text", reply->text}, {"host", reply->host}};
+            answer["last_reply"] = {{"at", reply->at_s}, {"code", reply->code}, {"enhanced", reply->enhanced}, {"text", reply->text},
+                                {"host", reply->host}};
         }
         const auto counts = shard.backlog().domain_counts(id);
         if (!counts) return;
@@ -373,8 +374,11 @@ std::string queue_text(const json& answer) {
         }
     if (answer.contains("last_reply")) {
         const auto& reply = answer["last_reply"];
-        text += fmt::format("  refused     {} {} ({}, {})\n", reply["code"].get<int>(), reply["text"].get<std::string>(),
-                            reply["host"].get<std::string>(), local_time(reply["at"].get<int64_t>()));
+        const auto host = reply["host"].get<std::string>(), enhanced = reply["enhanced"].get<std::string>();
+        // Without a host nobody has refused it: the reply is our own words for what failed.
+        text += fmt::format("  {:<11} {}{}{} {} ({}{}{})\n", host.empty() ? "failed" : "refused", reply["code"].get<int>(),
+                            enhanced.empty() ? "" : " ", enhanced, reply["text"].get<std::string>(), host, host.empty() ? "" : ", ",
+                            local_time(reply["at"].get<int64_t>()));
     }
     return text;
 }
@@ -413,6 +417,9 @@ std::string why_text(const json& answer) {
                                    answer["campaign"].get<std::string>(), sums["ready"].get<uint64_t>(),
                                    answer["partly"].get<bool>() ? "at least " : "", sums["deferred"].get<uint64_t>(),
                                    sums["suspended"].get<uint64_t>(), sums["domains"].get<uint64_t>());
+    if (sums["domains"] == 0)
+        text += "  none is queued: what is left of it is about to be sent or being sent, or all of it is final, or nothing had this "
+                "name: look for it in the delivery log\n";
     if (answer.contains("suspension")) text += "  held        " + suspension_text(answer["suspension"]) + "\n";
     for (const auto& domain : answer["domains"]) text += domain_text(domain);
     return text;

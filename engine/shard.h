@@ -116,7 +116,9 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     struct LastReply {
         int64_t at_s = 0;
         uint16_t code = 0;
-        std::string text, host;
+        std::string enhanced;  // "4.7.1", or empty
+        std::string text;
+        std::string host;      // empty: no host said it, it failed on the way to one
     };
     const LastReply* last_reply(DomainId domain) const {
         const auto found = last_replies_.find(domain);

@@ -1,6 +1,8 @@
 // What becomes of a recipient: an outcome turns into a log line, then a journal record, then the next state of the record. What
 // the intake refuses has its line too.
 // A file whose recipients are all settled, durably, is removed.
+#include <fmt/format.h>
+
 #include "engine/io/crash_points.h"
 #include "engine/shard.h"
 
@@ -58,6 +60,8 @@ void Shard::remember_reply(DomainId domain, const Outcome& outcome, std::string_
     LastReply& last = last_replies_[domain];
     last.at_s = reactor_->wall_us() / kUsPerSecond;
     last.code = outcome.code;
+    const auto& enhanced = outcome.enhanced;
+    last.enhanced = enhanced.present() ? fmt::format("{}.{}.{}", enhanced.class_, enhanced.subject, enhanced.detail) : std::string();
     last.text.assign(outcome.text, 0, kReplyKeptOctets);
     last.host.assign(host);
 }
