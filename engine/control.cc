@@ -4,9 +4,13 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <set>
+#include <span>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include "engine/command_line.h"
 #include "engine/core/address.h"
 #include "engine/engine.h"
 #include "queue/formats/envelope_fields.h"
@@ -37,10 +41,28 @@ Hold& hold_of(ControlState& state, const Selection& selection) {
     return state.holds.back();
 }
 
-void tell(std::string_view what, const Selection* selection, const Said& said) {
+void tell_line(const std::string& line) { std::fprintf(stderr, "postrider: %s\n", line.c_str()); }
+
+// An order as it is told. `until_s`: when it ends by itself; 0: it does not.
+void tell_order(std::string_view order, const Said& said, int64_t until_s) {
+    tell_line(fmt::format("{}: {}{}{}{}", said.who, order, until_s ? " until " + local_time(until_s) : "",
+                          said.reason.empty() ? "" : ": ", said.reason));
+}
+
+void tell(std::string_view what, const Selection* selection, const Said& said, int64_t until_s = 0) {
     const std::string of = selection ? fmt::format("{} {}", name_of(selection->scope), selection->name) : "everything";
-    std::fprintf(stderr, "postrider: %s: queue %.*s %s%s%s\n", said.who.c_str(), static_cast<int>(what.size()), what.data(),
-                 of.c_str(), said.reason.empty() ? "" : ": ", said.reason.c_str());
+    tell_order(fmt::format("queue {} {}", what, of), said, until_s);
+}
+
+void tell_ended(std::span<const Hold> holds) {
+    for (const Hold& hold : holds)
+        tell_line(fmt::format("queue suspend {} {} by {} has ended, its time has passed", name_of(hold.scope), hold.name,
+                              hold.suspended_by.who));
+}
+
+void tell_ended(std::span<const ShapingOverride> overrides) {
+    for (const auto& each : overrides)
+        tell_line(fmt::format("shape set {} {}={} by {} has ended, its time has passed", each.domain, each.key, each.value, each.who));
 }
 
 }  // namespace
@@ -63,6 +85,8 @@ Result<Selection> selection_of(std::string_view scope, std::string_view name) {
         }
         case HoldScope::site:
             if (name.size() > limits::kSiteName + limits::kDomain) return fail("--site: is too long for a site's name");
+            if (std::ranges::any_of(name, [](char c) { return c <= ' ' || c > '~'; }))
+                return fail("--site: has octets that no site's name has; the delivery log tells it");
             std::ranges::transform(selection.name, selection.name.begin(), [](char c) {
                 return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
             });
@@ -117,7 +141,7 @@ Result<std::unique_ptr<Control>> Control::open(Engine& engine, SharedState& shar
     if (!file->note().empty())
         std::fprintf(stderr, "postrider: %s/%s\n", shared.spool->path().c_str(), file->note().c_str());
     std::unique_ptr<Control> control(new Control(engine, shared, std::move(*file), std::move(state)));
-    control->prune(control->state_, wall_s());
+    tell_ended(control->prune(control->state_, wall_s()));
     shared.shaping.replace_overrides(that_hold(shared.shaping, control->state_.shapes));
     shared.shaping.await_sites();
     shared.holds = control->table_of(control->state_);
@@ -130,23 +154,29 @@ std::shared_ptr<const HoldTable> Control::table_of(const ControlState& state) co
     return std::make_shared<HoldTable>(state.holds, shared_.domains, shared_.labels);
 }
 
-void Control::prune(ControlState& state, int64_t now_s) const {
+std::vector<Hold> Control::prune(ControlState& state, int64_t now_s) const {
+    std::vector<Hold> ended;
     const int64_t kept_s = std::max(kCancelKeptLeastS, 2 * shared_.config.retry.max_age_ms / kMsPerSecond);
     for (Hold& hold : state.holds) {
-        if (hold.suspended && hold.until_s && hold.until_s <= now_s) hold.suspended = false;
+        if (hold.suspended && hold.until_s && hold.until_s <= now_s) {
+            ended.push_back(hold);
+            hold.suspended = false;
+        }
         if (hold.cancelled_to_s && hold.cancelled_to_s + kept_s < now_s) hold.cancelled_to_s = 0;
     }
     std::erase_if(state.holds, [](const Hold& hold) { return !hold.suspended && !hold.cancelled_to_s; });
+    return ended;
 }
 
 Result<void> Control::put(ControlState state) {
-    prune(state, wall_s());
+    const auto ended = prune(state, wall_s());
     if (state.holds.size() > kMostHolds)
         return fail(fmt::format("{} selections are cancelled or suspended already; resume some", kMostHolds));
     if (auto written = file_.write(state); !written)
         return fail("nothing was changed: " + written.error().text, written.error().code);
     state_ = std::move(state);
     tell_shards();
+    tell_ended(ended);
     return {};
 }
 
@@ -166,10 +196,11 @@ Result<void> Control::suspend(const Selection& selection, int64_t for_s, Said sa
     ControlState state = state_;
     Hold& hold = hold_of(state, selection);
     hold.suspended = true;
-    hold.until_s = for_s ? wall_s() + for_s : 0;
+    const int64_t until_s = for_s ? wall_s() + for_s : 0;
+    hold.until_s = until_s;
     hold.suspended_by = said;
     if (auto done = put(std::move(state)); !done) return done;
-    tell("suspend", &selection, said);
+    tell("suspend", &selection, said, until_s);
     return {};
 }
 
@@ -254,40 +285,44 @@ Result<void> Control::set_shape(const std::string& domain, const ShapeSettings& 
                                 const Said& said) {
     if (settings.empty()) return fail("say what to set, as key=value");
     std::scoped_lock lock(mutex_);
+    const int64_t until_s = for_s ? said.at_s + for_s : 0;
     auto wanted = shared_.shaping.overrides();
     if (wanted.size() + settings.size() > kMostHolds) return fail("too much is set already; unset some");
     for (const auto& [key, value] : settings) {
-        ShapingOverride set{domain, key, value, for_s ? said.at_s + for_s : 0, said.who, said.reason, said.at_s};
+        ShapingOverride set{domain, key, value, until_s, said.who, said.reason, said.at_s};
         if (auto good = shared_.shaping.check(set); !good) return good;
         std::erase_if(wanted, [&](const ShapingOverride& each) { return each.same_place(set); });
         wanted.push_back(std::move(set));
     }
     if (auto done = put_shapes(std::move(wanted)); !done) return done;
     for (const auto& [key, value] : settings)
-        std::fprintf(stderr, "postrider: %s: shape set %s %s=%s%s%s\n", said.who.c_str(), domain.c_str(), key.c_str(),
-                     value.c_str(), said.reason.empty() ? "" : ": ", said.reason.c_str());
+        tell_order(fmt::format("shape set {} {}={}", domain, key, value), said, until_s);
     return {};
 }
 
 Result<void> Control::unset_shape(const std::string& domain, const ShapeSettings& settings, const Said& said) {
     std::scoped_lock lock(mutex_);
     auto wanted = shared_.shaping.overrides();
-    const auto named = [&](const ShapingOverride& each) {
-        return each.domain == domain &&
-               (settings.empty() || std::ranges::find(settings, each.key, &ShapeSettings::value_type::first) != settings.end());
-    };
-    const size_t ended = std::erase_if(wanted, named);
-    if (ended == 0) return fail(domain + ": nothing of that is set; `postrider shape show` tells what is");
+    std::set<std::string> there, keys;
+    for (const auto& each : wanted)
+        if (each.domain == domain) there.insert(each.key);
+    for (const auto& [key, value] : settings) {
+        if (!there.contains(key))
+            return fail(fmt::format("{}: {} is not set, so nothing was changed; `postrider shape show` tells what is", domain, key));
+        keys.insert(key);
+    }
+    if (settings.empty()) keys = std::move(there);
+    if (keys.empty()) return fail(domain + ": nothing is set for it; `postrider shape show` tells what is");
+    std::erase_if(wanted, [&](const ShapingOverride& each) { return each.domain == domain && keys.contains(each.key); });
     if (auto done = put_shapes(std::move(wanted)); !done) return done;
-    std::fprintf(stderr, "postrider: %s: shape unset %s (%zu)%s%s\n", said.who.c_str(), domain.c_str(), ended,
-                 said.reason.empty() ? "" : ": ", said.reason.c_str());
+    tell_order(fmt::format("shape unset {} {}", domain, fmt::join(keys, " ")), said, 0);
     return {};
 }
 
 void Control::tick() {
     std::scoped_lock lock(mutex_);
     if (wall_s() >= next_shapes_s_) {
-        shared_.shaping.expire(wall_s());
+        tell_ended(shared_.shaping.expire(wall_s()));
         next_shapes_s_ = wall_s() + 1;
     }
     if (wall_s() < next_end_s_) return;

@@ -40,7 +40,7 @@ class Control {
     using ShapeSettings = std::vector<std::pair<std::string, std::string>>;  // key and value
     // All of them or none. `for_s`: they end by themselves; 0: when they are unset.
     Result<void> set_shape(const std::string& domain, const ShapeSettings& settings, int64_t for_s, const Said& said);
-    // No settings: all of the domain. An error when none was set.
+    // No settings: all of the domain. All of them or none: an error when one was not set.
     Result<void> unset_shape(const std::string& domain, const ShapeSettings& settings, const Said& said);
 
     std::vector<Hold> holds() const;
@@ -58,7 +58,8 @@ class Control {
     std::shared_ptr<const HoldTable> table_of(const ControlState& state) const;
     // Writes the overrides, then puts them in force in place of those there were; under mutex_.
     Result<void> put_shapes(std::vector<ShapingOverride> overrides);
-    void prune(ControlState& state, int64_t now_s) const;
+    // Drops what has run out; answers the suspensions among it.
+    std::vector<Hold> prune(ControlState& state, int64_t now_s) const;
 
     Engine& engine_;
     SharedState& shared_;

@@ -110,6 +110,9 @@ class ControlTest(harness.Case):
         self.assertEqual(self.arrived("x"), 20)
         self.eventually(lambda: self.arrived("x") == 40, "the suspension ends by itself", 10)
         self.assertEqual(self.queue(engine, "list")["holds"], [])
+        self.assertRegex(process.text(), r": queue suspend domain d0\.test until 20[^\n]*\n")
+        self.assertRegex(process.text(), r"postrider: queue suspend domain d0\.test by [^\n]* has ended")
+        self.assertIn("no site's name has", self.ask(engine, "queue", "suspend", "--site", "a\nroot: queue resume", code=2))
         site = engine.last("x0@d0.test")["site"]
         self.queue(engine, "suspend", "--site", site)
         self.fill(engine, "s", "spring", 40, domains=2)
@@ -253,11 +256,17 @@ class ShapeAndReloadTest(harness.Case):
         self.eventually(lambda: self.connections(engine) == 1, "it is kept")
         time.sleep(0.5)
         self.assertEqual(self.connections(engine), 1)
-        self.ask(engine, "shape", "unset", "d0.test", "connection_limit")
+        self.ask(engine, "shape", "set", "d0.test", "idle_timeout=20s")
+        self.assertIn("idle_timeoot is not set", self.ask(engine, "shape", "unset", "d0.test", "connection_limit", "idle_timeoot", code=2))
+        self.assertEqual(len(json.loads(self.ask(engine, "shape", "show", "--json"))["overrides"]), 2)
+        self.ask(engine, "shape", "unset", "d0.test")
+        self.assertIn(": shape unset d0.test connection_limit idle_timeout\n", process.text())
         self.eventually(lambda: self.connections(engine) == 4, "the file's again", 15)
         self.ask(engine, "shape", "set", "default", "connection_limit=2", "--for", "2s")
         self.eventually(lambda: self.connections(engine) == 2, "two", 5)
         self.eventually(lambda: self.connections(engine) == 4, "it ends by itself", 15)
+        self.assertRegex(process.text(), r": shape set default connection_limit=2 until 20[^\n]*\n")
+        self.assertRegex(process.text(), r"postrider: shape set default connection_limit=2 by [^\n]* has ended")
         for wrong in (["d0.test", "conection_limit=1"], ["d0.test", "connection_limit=0"], ["d0.test", "connection_limit"],
                       ["d0.test"], ["d0..test", "connection_limit=1"], ['provider."none"', "connection_limit=1"]):
             self.ask(engine, "shape", "set", *wrong, code=2)
