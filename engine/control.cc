@@ -62,7 +62,8 @@ void tell_ended(std::span<const Hold> holds) {
 
 void tell_ended(std::span<const ShapingOverride> overrides) {
     for (const auto& each : overrides)
-        tell_line(fmt::format("shape set {} {}={} by {} has ended, its time has passed", each.domain, each.key, each.value, each.who));
+        tell_line(fmt::format("shape set {} {}={} by {} has ended, its time has passed", each.domain, each.key, each.value,
+                              each.who));
 }
 
 }  // namespace
@@ -119,7 +120,8 @@ std::vector<ShapingOverride> that_hold(const ShapingBook& book, const std::vecto
     std::vector<ShapingOverride> overrides;
     for (const KeptShape& shape : shapes) {
         if (shape.expires_s && shape.expires_s <= wall_s()) continue;
-        ShapingOverride set{shape.domain, shape.key, shape.value, shape.expires_s, shape.said.who, shape.said.reason, shape.said.at_s};
+        ShapingOverride set{shape.domain,   shape.key,         shape.value,    shape.expires_s,
+                            shape.said.who, shape.said.reason, shape.said.at_s};
         if (auto good = book.check(set); good)
             overrides.push_back(std::move(set));
         else
@@ -308,7 +310,8 @@ Result<void> Control::unset_shape(const std::string& domain, const ShapeSettings
         if (each.domain == domain) there.insert(each.key);
     for (const auto& [key, value] : settings) {
         if (!there.contains(key))
-            return fail(fmt::format("{}: {} is not set, so nothing was changed; `postrider shape show` tells what is", domain, key));
+            return fail(fmt::format("{}: {} is not set, so nothing was changed; `postrider shape show` tells what is", domain,
+                                    key));
         keys.insert(key);
     }
     if (settings.empty()) keys = std::move(there);

@@ -236,8 +236,8 @@ json why_queue(Engine& engine, const std::string& domain, DomainId id) {
         std::scoped_lock lock(mutex);
         if (const auto* reply = shard.last_reply(id); reply && reply->at_s > last_s) {
             last_s = reply->at_s;
-            answer["last_reply"] = {{"at", reply->at_s}, {"code", reply->code}, {"enhanced", reply->enhanced}, {"text", reply->text},
-                                {"host", reply->host}};
+            answer["last_reply"] = {{"at", reply->at_s}, {"code", reply->code}, {"enhanced", reply->enhanced},
+                                    {"text", reply->text}, {"host", reply->host}};
         }
         const auto counts = shard.backlog().domain_counts(id);
         if (!counts) return;
@@ -418,8 +418,8 @@ std::string why_text(const json& answer) {
                                    answer["partly"].get<bool>() ? "at least " : "", sums["deferred"].get<uint64_t>(),
                                    sums["suspended"].get<uint64_t>(), sums["domains"].get<uint64_t>());
     if (sums["domains"] == 0)
-        text += "  none is queued: what is left of it is about to be sent or being sent, or all of it is final, or nothing had this "
-                "name: look for it in the delivery log\n";
+        text += "  none is queued: what is left of it is about to be sent or being sent, or all of it is final, or nothing had "
+                "this name: look for it in the delivery log\n";
     if (answer.contains("suspension")) text += "  held        " + suspension_text(answer["suspension"]) + "\n";
     for (const auto& domain : answer["domains"]) text += domain_text(domain);
     return text;

@@ -61,7 +61,8 @@ void Shard::remember_reply(DomainId domain, const Outcome& outcome, std::string_
     last.at_s = reactor_->wall_us() / kUsPerSecond;
     last.code = outcome.code;
     const auto& enhanced = outcome.enhanced;
-    last.enhanced = enhanced.present() ? fmt::format("{}.{}.{}", enhanced.class_, enhanced.subject, enhanced.detail) : std::string();
+    last.enhanced.clear();
+    if (enhanced.present()) last.enhanced = fmt::format("{}.{}.{}", enhanced.class_, enhanced.subject, enhanced.detail);
     last.text.assign(outcome.text, 0, kReplyKeptOctets);
     last.host.assign(host);
 }

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "engine/config/shaping_keys.h"
 
@@ -158,10 +159,10 @@ bool ShapingBook::speaks_for_site(std::string_view domain) const {
 std::vector<std::string> ShapingBook::rollup_domains() const {
     std::scoped_lock lock(mutex_);
     auto names = rules_.rollup_domains();
+    std::set<std::string_view> told;  // a domain has an override for each key; there may be thousands, and shards wait for the lock
     for (const Entry& entry : overrides_) {
         const std::string& domain = entry.given.domain;
-        if (domain != kDefault && provider_of(domain).empty() && !rules_.has_domain(domain) &&
-            std::ranges::find(names, domain) == names.end())
+        if (domain != kDefault && provider_of(domain).empty() && !rules_.has_domain(domain) && told.insert(domain).second)
             names.push_back(domain);
     }
     return names;

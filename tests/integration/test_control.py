@@ -257,7 +257,8 @@ class ShapeAndReloadTest(harness.Case):
         time.sleep(0.5)
         self.assertEqual(self.connections(engine), 1)
         self.ask(engine, "shape", "set", "d0.test", "idle_timeout=20s")
-        self.assertIn("idle_timeoot is not set", self.ask(engine, "shape", "unset", "d0.test", "connection_limit", "idle_timeoot", code=2))
+        self.assertIn("idle_timeoot is not set",
+                      self.ask(engine, "shape", "unset", "d0.test", "connection_limit", "idle_timeoot", code=2))
         self.assertEqual(len(json.loads(self.ask(engine, "shape", "show", "--json"))["overrides"]), 2)
         self.ask(engine, "shape", "unset", "d0.test")
         self.assertIn(": shape unset d0.test connection_limit idle_timeout\n", process.text())
@@ -338,7 +339,8 @@ class ShapeAndReloadTest(harness.Case):
         self.assertIn("provider.gogle was taken for a domain: no block in the shaping files names a provider gogle", done.stderr)
         done = told("set", "provider.google", "connection_limit=1")
         self.assertEqual((done.returncode, done.stdout, done.stderr), (0, 'provider."google": set, in force on all shards\n', ""))
-        self.assertIn("provider.gogle is none", self.ask(engine, "shape", "set", "provider.gogle", "provider_connection_limit=5", code=2))
+        self.assertIn("provider.gogle is none",
+                      self.ask(engine, "shape", "set", "provider.gogle", "provider_connection_limit=5", code=2))
         # A value that could not be read again would keep the engine from starting.
         self.ask(engine, "shape", "set", "d0.test", f"max_message_rate={'0' * 300}5/s", code=2)
         (engine.folder / "shaping.toml").write_text("")

@@ -144,7 +144,8 @@ TEST_F(ShapingBookTest, ManyOverridesAreReplacedInOneChange) {
 TEST_F(ShapingBookTest, OverridesAtTheStartAreWaitedForAsBlocksAre) {
     ShapingBook book(rules(""));
     EXPECT_TRUE(book.sites_known());
-    book.replace_overrides({to("default", "connection_limit", "4"), to("a.example", "connection_limit", "2")});
+    book.replace_overrides({to("default", "connection_limit", "4"), to("a.example", "connection_limit", "2"),
+                            to("a.example", "idle_timeout", "2s")});
     book.await_sites();
     EXPECT_FALSE(book.sites_known());
     EXPECT_THAT(book.domains_without_site(), ::testing::ElementsAre("a.example"));
