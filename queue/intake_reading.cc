@@ -206,7 +206,8 @@ Result<void> Intake::parse_block(Job& job, std::span<const char> octets) {
         return fail("the file became shorter while it was read");
     auto fed = job.batch ? job.batch->feed(octets) : job.eml->feed(octets);
     job.offset += octets.size();
-    if (!fed || job.offset < job.file.size) return fed;
+    const bool ends = job.offset == job.file.size || (job.eml && job.eml->refused());  // however much is still to come
+    if (!fed || !ends) return fed;
     return job.batch ? job.batch->finish() : job.eml->finish();
 }
 

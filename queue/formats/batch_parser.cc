@@ -204,7 +204,7 @@ Result<void> BatchParser::on_rcpt(const Line& line, std::string_view argument) {
     auto path = parse_path(argument);
     if (path && path->address.empty()) path = fail("<> is no recipient");
     if (!path) {
-        const std::string_view address = argument.ends_with('>') ? argument.substr(1, argument.size() - 2) : argument;
+        const std::string_view address = argument.ends_with('>') && argument.size() > 2 ? argument.substr(1, argument.size() - 2) : argument;
         handler_.on_refused_recipient(address, error_at(line.number, line.offset, path.error().text));
         return {};
     }

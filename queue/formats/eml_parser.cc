@@ -103,7 +103,6 @@ void EmlParser::begin_message(uint64_t offset, uint64_t line) {
 
 Result<void> EmlParser::feed_message(const char* data, size_t size) {
     scan_.feed(data, size);
-    if (scan_.refused()) return scan_.finish(content_);  // however much is still to come
     if (state_ != State::header) return {};
     header_.feed(data, size);
     return header_.ended() ? end_header() : Result<void>{};

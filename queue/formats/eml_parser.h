@@ -35,6 +35,8 @@ class EmlParser {
 
     Result<void> feed(std::span<const char> block);
     Result<void> finish();
+    // What it was fed refuses the file already: finish() tells why.
+    bool refused() const { return state_ != State::block && scan_.refused(); }
     void reset();  // for the next file
 
   private:
