@@ -186,7 +186,7 @@ bool Shard::drain() {
     auto turn = [&] {
         reactor_->turn(reactor_->now_ns() + 5 * kNsPerMs);
         if (has_calls_.load(std::memory_order_acquire)) run_calls();
-        count();
+        if (reactor_->now_ms() != counted_ms_) count();
     };
     while ((!gate_.empty() || !intake_->idle_now()) && in_time()) turn();
     const bool clean = gate_.empty();
@@ -206,6 +206,8 @@ bool Shard::drain() {
         shared_.unrecorded = true;  // the intents stand: who waited for a result is sent to again, flagged
         break;
     }
+    count();
+    count_connections();
     return clean;
 }
 
@@ -257,7 +259,7 @@ void Shard::count() {
     if (counted_ms_ - space_looked_ms_ >= kLookForSpaceEveryMs) look_for_space();
     if (number() == 0) look_at_the_clock();
     dispatcher_->tick();
-    if (stopping_.load(std::memory_order_relaxed) || counted_ms_ - connections_counted_ms_ >= kCountConnectionsEveryMs) count_connections();
+    if (counted_ms_ - connections_counted_ms_ >= kCountConnectionsEveryMs) count_connections();
     const auto counts = backlog_->counts();
     metrics_.waiting.set(counts.deferred + counts.parked + counts.held);
     metrics_.next_due_s.set(counts.next_due_s == INT64_MAX ? 0 : static_cast<uint64_t>(counts.next_due_s));
