@@ -65,8 +65,8 @@ Reloaded reload(Engine& engine) {
     if (auto fit = raise_descriptor_limit(wanted.limits.connections, shared.shards)) shared.sockets.set(*fit);
     engine.on_each_shard([&](Shard& shard) { shard.reconfigure(schedule, wanted.smtp.prohibited_hosts); });
     shared.shaping.replace_rules(std::move(wanted.shaping));
+    engine.control().judge_again();  // at once: DNS may take its time, and what came to a suspended provider must not be sent
     (void)engine.learn_sites(shared.shaping.domains_without_site());
-    engine.control().judge_again();
     result.told += now.file + ": read again; shaping, [retry], [limits] and prohibited_hosts are in force\n";
     result.done = true;
     return result;
