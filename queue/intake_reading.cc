@@ -156,14 +156,9 @@ bool Intake::work() {
     auto read = reporting ? report_block(job) : read_block(job);
     if (read) return job_ != nullptr;  // a small file is done with
     const bool for_good = !is_local_fault(read.error().code) || (read.error().code == EIO && ++job.tries >= kTries);
-    if (for_good && !reporting) {
+    if (for_good && !reporting) {  // what is refused of a file that is good otherwise must be told and in bad/ first: it waits
         refuse_job(read.error().text);
         return false;
-    }
-    if (for_good) {  // it could be read once: what cannot be told any more is found out when it is sent
-        end_parsing(job);
-        begin_publishing(job);
-        return job_ != nullptr;
     }
     pause(read.error());
     end_parsing(job);  // again from its beginning
