@@ -182,6 +182,7 @@ void Intake::begin(const Name& name) {
     if (!claimed) {
         if (claimed.error().code == ENOENT) return;
         if (is_local_fault(claimed.error().code)) return put_off(name, claimed.error());
+        if (claimed.error().code == EPERM) return leave_behind(name, claimed.error());
         return refuse(claimed.error().text);
     }
     SpoolFile file;

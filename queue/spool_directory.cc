@@ -162,6 +162,7 @@ Result<ClaimedFile> SpoolDirectory::claim(int dir, const std::string& name, Spoo
     while (true) {
         auto moved = files::rename_no_replace(dir, name, active_folder(file.id), file_id_text(file.id));
         if (moved) break;
+        if (moved.error().code == EACCES) return fail(moved.error().text, EPERM);
         if (moved.error().code != EEXIST) return std::unexpected(moved.error());
         ++file.id;
     }

@@ -54,7 +54,8 @@ class SpoolDirectory {
     enum class Entry : uint8_t { gone, eml, batch, folder, refuse, not_now };
     Entry look(int dir, const std::string& name, bool top, struct stat& st, std::string& why) const;
 
-    // Claims new/[folder/]name as a regular file. error.code ENOENT: gone meanwhile. An error leaves it in new/.
+    // Claims new/[folder/]name as a regular file. error.code ENOENT: gone meanwhile; EPERM: it may not be
+    // moved. An error leaves it in new/.
     Result<ClaimedFile> claim(int dir, const std::string& name, SpoolForm form, const struct stat& st) const;
 
     // A file without a name, for the engine's own notes: it ends with the process.
