@@ -1,11 +1,39 @@
 """The journals as a stranger reads them, by the words at the top of queue/journal/journal_format.h: which recipients had
-an intent and no result when the engine was killed. It checks lengths and kinds, not checksums: after `kill -9` a record
-is there or not."""
+an intent and no result when the engine was killed, or the power went. What has a wrong checksum ends a segment: a power
+cut may leave the head of a record, and zeros in the next page."""
 
 import struct
 
 HEADER, MAGIC, VERSION = 32, b"postrjnl", 1
 CLAIM, INTENT, SYNCED, SEAL, DEFERRED, IN_DOUBT = 1, 2, 4, 5, 16, 22
+
+
+def castagnoli(octet):
+    for _ in range(8):
+        octet = octet >> 1 ^ (0x82F63B78 if octet & 1 else 0)
+    return octet
+
+
+CASTAGNOLI = [castagnoli(octet) for octet in range(256)]
+
+
+def crc32c(octets, seed):
+    crc = seed ^ 0xFFFFFFFF
+    for octet in octets:
+        crc = CASTAGNOLI[(crc ^ octet) & 255] ^ crc >> 8
+    return crc ^ 0xFFFFFFFF
+
+
+def mix64(a, b):
+    """engine/core/hash.h"""
+    product = (a ^ 0x9E3779B97F4A7C15) * (b ^ 0xD1B54A32D192ED03)
+    return (product ^ (product >> 64)) & (2**64 - 1)
+
+
+def segment_seed(name):
+    shard, sequence = map(int, name.removesuffix(".log").split("-"))
+    mixed = mix64(mix64(VERSION, shard), sequence)
+    return (mixed ^ mixed >> 32) & 0xFFFFFFFF
 
 
 class JournalView:
@@ -42,9 +70,12 @@ class JournalView:
         at = self.read_to.get(path.name, HEADER)
         if len(octets) >= HEADER and struct.unpack_from("<I", octets, 8)[0] != VERSION:
             raise ValueError(f"{path} is of another format version")
+        seed = segment_seed(path.name)
         while at + 8 <= len(octets):
             size, kind, attempt = 4 * octets[at + 4], octets[at + 5], struct.unpack_from("<H", octets, at + 6)[0]
             if size < 8 or at + size > len(octets):
+                break
+            if struct.unpack_from("<I", octets, at)[0] != crc32c(octets[at + 4:at + size], seed):
                 break
             if kind == INTENT or DEFERRED <= kind <= IN_DOUBT:
                 key = struct.unpack_from("<QII", octets, at + 8)

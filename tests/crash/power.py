@@ -21,7 +21,7 @@ import tempfile
 import time
 
 import harness
-from journal_view import JournalView
+from journal_view import JournalView, mix64
 from ledger import DELIVERED, Ledger, Lines
 from producer import Feeder, Producer
 from rig import Broken, Disk, Rig, Sink, command, drain, median_and_worst, now_us, sanity, seed_of
@@ -40,11 +40,6 @@ def arguments(parser):
 def clone(source, target):
     with open(source, "rb") as old, open(target, "wb") as new:
         fcntl.ioctl(new.fileno(), FICLONE, old.fileno())
-
-
-def mix64(a, b):
-    product = (a ^ 0x9E3779B97F4A7C15) * (b ^ 0xD1B54A32D192ED03)
-    return (product ^ (product >> 64)) & (2**64 - 1)
 
 
 def log_id(key):
@@ -69,7 +64,7 @@ class PowerCampaign:
         self.ledger = Ledger(self.engine, self.sink)
         producer = Producer(self.engine.spool, self.ledger, self.generator, sync=True, most_recipients=1)
         self.feeder = Feeder(producer, self.sink.recipients, options.ahead)
-        self.recovery_ms, self.resent, self.repeated, self.announced, self.safe = [], [], [], [], []
+        self.recovery_ms, self.resent, self.repeated, self.announced, self.safe, self.durable = [], [], [], [], [], []
 
     @staticmethod
     def scratch(rig, stack):
@@ -148,7 +143,7 @@ class PowerCampaign:
         if silent := (repeated & known) - flagged:
             raise Broken(f"{len(silent)} duplicates known from an intent are not announced: {sorted(silent)[:9]}")
         for numbers, value in ((self.resent, again), (self.repeated, repeated), (self.announced, repeated & flagged),
-                               (self.safe, safe)):
+                               (self.safe, safe), (self.durable, durable)):
             numbers.append(len(value))
 
     def batch(self, first, count):
@@ -175,7 +170,8 @@ class PowerCampaign:
         print("  the engine that went on:")
         self.ledger.report()
         recovery, worst = median_and_worst(self.recovery_ms)
-        print(f"  {len(self.safe)} power cuts; recipients durable before a cut: {sum(self.safe)}, lost 0")
+        print(f"  {len(self.safe)} power cuts; recipients durable before a cut: {sum(self.safe)}, lost 0; "
+              f"results in the journals of the cut disks: {sum(self.durable)}")
         print(f"  sent after the cuts: {sum(self.resent)}; repeated, none of them with a durable result: "
               f"{sum(self.repeated)}, most at one cut {max(self.repeated)}; announced: {sum(self.announced)}")
         print(f"  exec to the first MAIL on the cut disk: median {recovery:.0f} ms, worst {worst:.0f} ms")
@@ -188,5 +184,7 @@ def run(options):
         stack.callback(harness.end_all)
         campaign.run(options.images)
         campaign.report()
+        if not sum(campaign.durable):
+            rig.fail("no journal of a cut disk had a result: the checks of results mean nothing")
         if not sum(campaign.resent):
             rig.fail("nothing was ever left to send: the cuts mean nothing")
