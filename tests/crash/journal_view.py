@@ -1,6 +1,6 @@
 """The journals as a stranger reads them, by the words at the top of queue/journal/journal_format.h: which recipients had
-an intent and no result when the engine was killed, or the power went. What has a wrong checksum ends a segment: a power
-cut may leave the head of a record, and zeros in the next page."""
+an intent and no result when the engine was killed, or the power went. What has a wrong checksum is no record: a kill leaves
+half of one, a power cut pages of zeros. Behind it every fourth octet may begin the next."""
 
 import struct
 
@@ -43,7 +43,6 @@ class JournalView:
 
     def clear(self):
         self.read_to = {}  # segment: offset
-        self.torn = set()  # segments of which the rest is no record
         self.intents, self.results = {}, {}  # (file, place, recipient): highest attempt
         self.final = set()
         self.ever_in_flight = set()
@@ -57,33 +56,31 @@ class JournalView:
         self.ever_in_flight |= flying
         return flying
 
-    def tear(self, path, tail):
-        """Gives the segment a tail that is no record. The engine cuts it and seals the segment: nothing follows."""
-        self.torn.add(path.name)
-        with open(path, "ab") as file:
-            file.write(tail)
-
     def read_segment(self, path):
         octets = path.read_bytes()
-        if path.name in self.torn or not octets.startswith(MAGIC):  # torn, or made just before the kill: no header yet
+        if not octets.startswith(MAGIC):  # made just before the kill: no header yet
             return
-        at = self.read_to.get(path.name, HEADER)
         if len(octets) >= HEADER and struct.unpack_from("<I", octets, 8)[0] != VERSION:
             raise ValueError(f"{path} is of another format version")
-        seed = segment_seed(path.name)
+        seed, at = segment_seed(path.name), self.read_to.get(path.name, HEADER)
         while at + 8 <= len(octets):
-            size, kind, attempt = 4 * octets[at + 4], octets[at + 5], struct.unpack_from("<H", octets, at + 6)[0]
-            if size < 8 or at + size > len(octets):
-                break
-            if struct.unpack_from("<I", octets, at)[0] != crc32c(octets[at + 4:at + size], seed):
-                break
-            if kind == INTENT or DEFERRED <= kind <= IN_DOUBT:
-                key = struct.unpack_from("<QII", octets, at + 8)
-                if kind == INTENT:
-                    self.intents[key] = max(attempt, self.intents.get(key, 0))
-                elif kind in (DEFERRED, IN_DOUBT):
-                    self.results[key] = max(attempt, self.results.get(key, 0))
-                else:
-                    self.final.add(key)
-            at += size
-        self.read_to[path.name] = at
+            size = 4 * octets[at + 4]
+            if 8 <= size <= len(octets) - at and \
+                    crc32c(octets[at + 4:at + size], seed) == struct.unpack_from("<I", octets, at)[0]:
+                self.take(octets[at:at + size])
+                at += size
+                self.read_to[path.name] = at
+            else:
+                at += 4
+
+    def take(self, record):
+        kind, attempt = struct.unpack_from("<BH", record, 5)
+        if kind != INTENT and not DEFERRED <= kind <= IN_DOUBT:
+            return
+        key = struct.unpack_from("<QII", record, 8)
+        if kind == INTENT:
+            self.intents[key] = max(attempt, self.intents.get(key, 0))
+        elif kind in (DEFERRED, IN_DOUBT):
+            self.results[key] = max(attempt, self.results.get(key, 0))
+        else:
+            self.final.add(key)

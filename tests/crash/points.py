@@ -89,7 +89,8 @@ class PointsCampaign:
         # Behind a seal nothing is torn: what is there came later, and is damage.
         newest = max((self.engine.spool / "journal").glob("*.log"), key=lambda p: int(p.stem.split("-")[1]))
         if newest.read_bytes()[-16:][5:6] != bytes([SEAL]):
-            self.journals.tear(newest, random.Random(self.kills).randbytes(37))
+            with open(newest, "ab") as file:
+                file.write(random.Random(self.kills).randbytes(37))
 
     def variables(self, **more):
         return environment(POSTRIDER_SEGMENT_BYTES=SEGMENT, **more)
