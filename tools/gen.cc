@@ -214,8 +214,8 @@ void declare(CLI::App& app, GenOptions& options) {
     app.add_flag("--fsync", options.fsync, "sync each file and its folder");
     app.add_flag("--json", options.json, "what was written, as JSON");
     app.footer(
-        "Example:\n  postrider gen --spool /tmp/spool --messages 100000 --size 10KiB --domains "
-        "1000 \\\n"
+        "Example:\n  mkdir /tmp/spool\n"
+        "  postrider gen --spool /tmp/spool --messages 100000 --size 10KiB --domains 1000 \\\n"
         "      --skew realistic --newsletter\n"
         "Exit codes: 0 done, 1 failed, 2 usage.");
 }

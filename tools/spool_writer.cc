@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 
+#include <cerrno>
+
 #include "engine/io/crash_points.h"
 
 namespace postrider {
@@ -13,6 +15,8 @@ constexpr size_t kBuffer = 1 << 20;  // octets a write call takes at once
 
 Result<void> prepare_spool(const std::string& spool) {
     auto root = files::open_directory(AT_FDCWD, spool, false);
+    if (!root && root.error().code == ENOENT)
+        return fail("the spool " + spool + " is not there; if the path is right, make it: mkdir -p " + spool, ENOENT);
     if (!root) return std::unexpected(root.error());
     for (const char* folder : {"tmp", "new"})
         if (auto made = files::make_directory(root->get(), folder, 0777); !made)

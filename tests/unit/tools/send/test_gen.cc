@@ -161,6 +161,7 @@ TEST_F(Gen, UsageErrorsAreOneLine) {
         EXPECT_EQ(std::ranges::count(error_, '\n'), 1) << error_;
     }
     EXPECT_EQ(run(run_gen, "gen", {"--spool", path("none/such"), "--messages", "1"}), 1);
+    EXPECT_THAT(error_, HasSubstr("make it: mkdir -p " + path("none/such")));
     EXPECT_EQ(run(run_gen, "gen", {"--help"}), 0);
     EXPECT_THAT(output_, HasSubstr("Example:"));
 }

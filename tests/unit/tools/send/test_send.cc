@@ -172,7 +172,7 @@ TEST_F(Send, UsageErrorsAreOneLine) {
     expect_refused(send({"--spool", spool_, "r@b.test"}, "Subject: x\n\nb\n"), 1, "no sender");
     expect_refused(send({"--spool", spool_, "-f", "f@a.test", "r@b.test"}, ""), 1, "empty");
     EXPECT_EQ(send({"--spool", path("no/such/folder"), "r@b.test"}), 1);
-    EXPECT_THAT(error_, HasSubstr("No such file"));
+    EXPECT_THAT(error_, HasSubstr("make it: mkdir -p " + path("no/such/folder")));
 }
 
 TEST_F(Send, ContentTheIntakeWouldRefuseIsRefusedHere) {
