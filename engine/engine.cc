@@ -11,6 +11,8 @@
 
 #include <fmt/format.h>
 
+#include "engine/io/crash_points.h"
+
 namespace postrider {
 namespace {
 
@@ -80,15 +82,17 @@ void pin_to_core(size_t number) {
 // What the runs before this one have left: the files in active/, and what the journals know of them. Of other files no
 // record matters, and a segment that speaks of no other may go.
 Result<void> recover(SharedState& shared, RecoveryReport& report) {
-    FileSet there;
-    auto listed = shared.spool->scan_active([&](FileId id) {
-        if (there.insert(id)) shared.left_over.push_back(id);
-    });
-    if (!listed) return listed;
-    auto recovered = recover_journals(shared.spool->journal(), report, &there);
-    if (!recovered) return fail("journal: " + recovered.error().text, EBADMSG);
-    shared.old_segments = recovered->take_segments();
-    shared.recovered = std::make_shared<RecoveredState>(std::move(*recovered));
+    auto scratch = shared.spool->open_scratch();
+    if (!scratch) return std::unexpected(scratch.error());
+    auto state = std::make_shared<RecoveredState>(std::move(*scratch));
+    if (auto listed = shared.spool->scan_active([&](FileId id) { state->add(id); }); !listed) return listed;
+    state->listed();
+    if (auto read = recover_journals(shared.spool->journal(), *state, report); !read)
+        return fail("journal: " + read.error().text, EBADMSG);
+    state->finish(shared.shards);
+    POSTRIDER_CRASH_POINT("recovery.merged");
+    shared.old_segments = state->take_segments();
+    shared.recovered = std::move(state);
     return {};
 }
 
@@ -213,7 +217,6 @@ Result<void> Engine::start_shards() {
         else
             outcome = std::unexpected(shard.error());
     }
-    shared.left_over = {};
     shared.recovered.reset();  // the shards hold it until they have published what it tells of
     if (outcome) return outcome;
     shared.drained += shared.shards - shards_.size();

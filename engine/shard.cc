@@ -132,7 +132,7 @@ Result<void> Shard::build() {
     });
     reactor_->each_turn([this] { return journal_->compact(reactor_->now_ns()); });
     set_holds(shared_.holds);
-    return intake_->start(shared_.left_over, shared_.recovered);
+    return intake_->start(shared_.recovered);
 }
 
 void Shard::register_mail() {
@@ -462,11 +462,12 @@ int64_t Shard::claim_time_s(int64_t submitted_ns) {
     return holds_ ? holds_->created_s(now_s(), submitted_ns) : now_s();
 }
 
-void Shard::claimed(const SpoolFile& file) {
+void Shard::claimed(const SpoolFile& file, bool journalled) {
     int64_t latest_s = shared_.latest_claim_s.load(std::memory_order_relaxed);
     while (file.created_s > latest_s &&
            !shared_.latest_claim_s.compare_exchange_weak(latest_s, file.created_s, std::memory_order_relaxed)) {
     }
+    if (journalled) return;  // its segment stays for as long as it speaks of a file that is there
     journal_->claim({.file = file.id, .size = file.size, .mtime_ns = file.mtime_ns,
                      .created_s = static_cast<uint32_t>(file.created_s), .form = file.form, .name = file.name});
     POSTRIDER_CRASH_POINT("claim.journalled");

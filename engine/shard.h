@@ -69,8 +69,7 @@ struct SharedState {
     SessionCache tls_sessions;
     std::unique_ptr<TlsContext> tls, verified_tls;
     std::unique_ptr<SpoolDirectory> spool;
-    std::vector<FileId> left_over;  // in active/ at the start; each shard takes its part
-    std::shared_ptr<RecoveredState> recovered;  // until the shards are made
+    std::shared_ptr<RecoveredState> recovered;  // what is in active/ at the start, until the shards are made
     std::vector<OldSegment> old_segments;  // of earlier runs; shard 0 takes them over
     std::vector<ShardMetrics> metrics;
     std::atomic<size_t> drained{0};   // shards that have ended their sessions
@@ -147,7 +146,7 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     bool has_room() override;
     int64_t claim_time_s(int64_t submitted_ns) override;
     void publish(RecordChain chain) override;
-    void claimed(const SpoolFile& file) override;
+    void claimed(const SpoolFile& file, bool journalled) override;
     void refused_recipient(const RefusedRecipient& refused) override;
     void refused_message(const SpoolFile& file, const RefusedMessage& refused, const std::string& bad_name) override;
     void refused_file(FileId id, const std::string& name, uint64_t size, const std::string& why) override;

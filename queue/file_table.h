@@ -11,7 +11,7 @@
 #include "engine/core/check.h"
 #include "engine/core/hash.h"
 #include "engine/core/ids.h"
-#include "queue/name_store.h"
+#include "queue/journal/name_store.h"
 #include "queue/spool_directory.h"
 
 namespace postrider {

@@ -57,7 +57,7 @@ bool Intake::idle_now() const {
 }
 
 bool Intake::idle() const {
-    return !job_ && names_.empty() && scans_.empty() && !listing_ && recovering_.empty() && !left_for_now_;
+    return !job_ && names_.empty() && scans_.empty() && !listing_ && !recovered_ && !left_for_now_;
 }
 
 bool Intake::slice() {
@@ -78,7 +78,7 @@ bool Intake::slice() {
 
 bool Intake::begin_next() {
     if (!owner_.may_set_aside()) return false;  // the next may have to be refused; a commit is on its way
-    if (!recovering_.empty()) return begin_recovered();
+    if (left_to_recover()) return begin_recovered();
     recovered_.reset();
     if (names_.empty() && !read_names() && names_.empty()) return false;
     if (names_.empty()) return true;
@@ -88,38 +88,43 @@ bool Intake::begin_next() {
     return true;
 }
 
+bool Intake::left_to_recover() {
+    while (recovered_ && recovering_.empty() && next_folder_ < RecoveredState::kFolders)
+        recovering_ = recovered_->take(next_folder_++, reactor_.shard(), shards_);
+    if (recovering_.empty()) recovering_ = std::exchange(recovering_last_, {});
+    return !recovering_.empty();
+}
+
 bool Intake::begin_recovered() {
     const FileId id = recovering_.back();
     recovering_.pop_back();
     POSTRIDER_CRASH_POINT("recovery.file.begin");
-    const RecoveredFile* known = recovered_ ? recovered_->find(id) : nullptr;
+    const RecoveredFile& known = *recovered_->find(id);
     SpoolFile file;
     file.id = id;
-    file.name = file_id_text(id);
-    if (known && known->claimed) {
-        file.size = known->size;
-        file.name = known->name;
-        file.form = known->form;
-        file.created_s = known->created_s;
-    }
-    auto data = look_at_recovered(file, known && known->claimed ? known : nullptr);
+    file.name = recovered_->name(known);
+    if (file.name.empty()) file.name = file_id_text(id);  // its claim is not known
+    file.form = known.form();
+    file.created_s = known.created_s;
+    auto data = look_at_recovered(file, known);
     if (data) {
-        begin_job(std::move(file), std::move(*data), known);
+        begin_job(std::move(file), std::move(*data), &known);
         return true;
     }
     const Error& why = data.error();
     if (is_local_fault(why.code) && (why.code != EIO || ++recovery_tries_[id] < kTries)) {
         const bool its_own = why.code == EIO || why.code == EAGAIN;  // then the others first
-        recovering_.insert(its_own ? recovering_.begin() : recovering_.end(), id);
+        (its_own ? recovering_last_ : recovering_).push_back(id);
         pause(Error{why.code, "spool/active/" + file_id_text(id) + ": " + why.text});
         return false;
     }
     if (why.code == ENOENT) {
         owner_.trouble(Error{why.code, "spool/active/" + file_id_text(id) + ": " + why.text});
+        recovered_->release(id);
         return true;
     }
     // Its mail cannot be sent, and must not lie in active/ uncounted.
-    refuse_claimed(std::move(file), known, why.code ? "the file cannot be read any more: " + why.text : why.text);
+    refuse_claimed(std::move(file), &known, why.code ? "the file cannot be read any more: " + why.text : why.text);
     return true;
 }
 
@@ -131,22 +136,21 @@ void Intake::refuse_claimed(SpoolFile file, const RecoveredFile* recovered, cons
 }
 
 // Opens a file of active/ and completes what the journal knows of it, or else guesses.
-Result<FileDescriptor> Intake::look_at_recovered(SpoolFile& file, const RecoveredFile* claim) {
+Result<FileDescriptor> Intake::look_at_recovered(SpoolFile& file, const RecoveredFile& known) {
     auto data = spool_.open_active(file.id, "", O_RDONLY);
     if (!data) return data;
     const auto st = files::status(data->get());
     if (!st) return std::unexpected(st.error());
-    const auto size = static_cast<uint64_t>(st->st_size);
+    file.size = static_cast<uint64_t>(st->st_size);
     file.mtime_ns = int64_t{st->st_mtim.tv_sec} * 1'000'000'000 + st->st_mtim.tv_nsec;
     file.inode = st->st_ino;
-    if (claim) {
-        if (claim->size != size || claim->mtime_ns != file.mtime_ns) return fail("the file was changed after it was claimed");
+    if (known.claimed) {
+        if (!known.is(file.size, file.mtime_ns)) return fail("the file was changed after it was claimed");
         if (file.form == SpoolForm::eml)
             if (auto found = look_for_envelope(data->get(), file); !found) return std::unexpected(found.error());
         return data;
     }
     // Claimed in the last moment of the engine before this one: its record did not reach the disk.
-    file.size = size;
     char first[16] = {};
     if (auto got = files::read_at(data->get(), first, sizeof first - 1, 0); !got) return std::unexpected(got.error());
     const bool is_batch = is_batch_opening(first);

@@ -67,8 +67,8 @@ class IntakeOwner {
     virtual void publish(RecordChain chain) = 0;
     // The time of a claim made now of a file that came into new/ at `submitted_ns` (holds.h).
     virtual int64_t claim_time_s(int64_t submitted_ns) = 0;
-    // The file is in active/: its claim must be journalled, before anything else of it.
-    virtual void claimed(const SpoolFile& file) = 0;
+    // The file is in active/: its claim must be journalled, before anything else of it, unless the journals have it.
+    virtual void claimed(const SpoolFile& file, bool journalled) = 0;
     virtual void refused_recipient(const RefusedRecipient& refused) = 0;
     virtual void refused_message(const SpoolFile& file, const RefusedMessage& refused, const std::string& bad_name) = 0;
     virtual void refused_file(FileId id, const std::string& name, uint64_t size, const std::string& why) = 0;
@@ -91,9 +91,9 @@ class Intake final : private Operation, private Timer {
            IntakeOwner& owner);
     ~Intake() override;
 
-    // `left_over`: the files in active/, listed before any shard could claim; this shard publishes its part of them again.
-    // `recovered`: what the journals know of them; null when there is nothing. Held until they are published.
-    Result<void> start(std::span<const FileId> left_over, std::shared_ptr<RecoveredState> recovered);
+    // `recovered`: the files in active/, listed before any shard could claim, and what the journals know of them. This shard
+    // publishes its part of them again, and holds it until it has.
+    Result<void> start(std::shared_ptr<RecoveredState> recovered);
     // One slice; true when there is more to do at once. For Reactor::each_turn.
     bool slice();
     // No new file is begun; one that is being read is finished.
@@ -141,8 +141,9 @@ class Intake final : private Operation, private Timer {
 
     // Claims.
     bool begin_next();
+    bool left_to_recover();
     bool begin_recovered();
-    Result<FileDescriptor> look_at_recovered(SpoolFile& file, const RecoveredFile* claim);
+    Result<FileDescriptor> look_at_recovered(SpoolFile& file, const RecoveredFile& known);
     void begin(const Name& name);
     void refuse_claimed(SpoolFile file, const RecoveredFile* recovered, const std::string& why);
     void end_job();
@@ -195,8 +196,10 @@ class Intake final : private Operation, private Timer {
     bool left_behind_ = false, left_for_now_ = false;  // the last: until a local fault passes
     std::set<std::pair<std::string, int>> told_left_;
     std::shared_ptr<RecoveredState> recovered_;
-    std::vector<FileId> recovering_;
-    std::unordered_map<FileId, unsigned> recovery_tries_;  // of those that could not be read
+    size_t next_folder_ = 0;               // of it
+    std::vector<FileId> recovering_;       // of the folder before that
+    std::vector<FileId> recovering_last_;  // could not be read when their turn came
+    std::unordered_map<FileId, unsigned> recovery_tries_;
     std::unique_ptr<Job> job_;
     std::string block_;
     SmallMessage small_;

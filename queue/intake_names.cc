@@ -32,10 +32,8 @@ bool is_folder(int dir, const dirent& entry) {
 
 }  // namespace
 
-Result<void> Intake::start(std::span<const FileId> left_over, std::shared_ptr<RecoveredState> recovered) {
+Result<void> Intake::start(std::shared_ptr<RecoveredState> recovered) {
     recovered_ = std::move(recovered);
-    for (const FileId id : left_over)
-        if (id % shards_ == reactor_.shard()) recovering_.push_back(id);
     notify_ = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
     if (notify_ < 0) return fail_errno("inotify (fs.inotify.max_user_instances)");
     scan("");

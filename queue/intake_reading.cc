@@ -123,8 +123,9 @@ void Intake::begin_job(SpoolFile file, FileDescriptor data, const RecoveredFile*
         job.known = job.known.first(job.known.size() - 1);
     }
     job.file.indexed = job.file.form == SpoolForm::batch || job.file.size > kSmallFile;
-    owner_.claimed(job.file);
-    if (job.file.indexed && recovered && recovered->claimed && open_index(job, true)) {
+    const bool journalled = recovered && recovered->claimed;
+    owner_.claimed(job.file, journalled);
+    if (job.file.indexed && journalled && open_index(job, true)) {
         job.refusals = job.reader->header().refusals;
         job.slot = table_.add(job.file);
         read_through(job);

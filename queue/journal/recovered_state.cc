@@ -1,7 +1,7 @@
 #include "queue/journal/recovered_state.h"
 
-#include <cstring>
 #include <tuple>
+#include <utility>
 
 #include "engine/core/check.h"
 #include "engine/core/hash.h"
@@ -13,7 +13,7 @@ auto rank(const RecoveredRecipient& r) {
     return std::tuple(r.final(), r.result_attempt, r.kind, r.time_s, r.due_s);
 }
 
-uint64_t place_of(const RecoveredRecipient& r) { return uint64_t{r.place} << 32 | r.recipient; }
+auto place_of(const RecoveredRecipient& r) { return std::tuple(uint32_t{r.file}, r.place, r.recipient); }
 
 void join(RecoveredRecipient& into, const RecoveredRecipient& other) {
     const uint16_t intent = std::max(into.intent_attempt, other.intent_attempt);
@@ -23,43 +23,45 @@ void join(RecoveredRecipient& into, const RecoveredRecipient& other) {
 
 }  // namespace
 
-// The place in by_id_ of the file, or the free one where it would be.
-uint32_t* RecoveredState::slot_of(FileId id) {
-    size_t at = mix64(id, 2) & (by_id_.size() - 1);
-    while (by_id_[at] != 0 && files_[by_id_[at] - 1].id != id) at = (at + 1) & (by_id_.size() - 1);
-    return &by_id_[at];
+RecoveredState::RecoveredState(FileDescriptor scratch)
+    : folders_(std::make_unique<std::array<Folder, kFolders>>()), names_(std::make_unique<NameStore>()) {
+    if (scratch) names_->spill_to(std::move(scratch));
+}
+
+void RecoveredState::listed() {
+    for (Folder& folder : *folders_) {
+        auto& files = folder.files;
+        std::ranges::sort(files, {}, &RecoveredFile::id);
+        const auto twice = std::ranges::unique(files, {}, &RecoveredFile::id);
+        files.erase(twice.begin(), twice.end());
+        files.shrink_to_fit();
+        POSTRIDER_CHECK(files.size() < size_t{1} << 24, "four thousand million spool files");
+    }
+}
+
+// Ids are hashes: they lie about where their value says. The range around that place is doubled until it holds the id.
+std::optional<size_t> RecoveredState::index_in(const std::vector<RecoveredFile>& files, FileId id) {
+    const auto guess = static_cast<size_t>((static_cast<unsigned __int128>(id << 8) * files.size()) >> 64);
+    size_t low = guess, high = guess;  // files[low].id <= id < files[high].id, if there are such
+    for (size_t step = 8; low > 0 && files[low].id > id; step *= 2) low -= std::min(low, step);
+    for (size_t step = 8; high < files.size() && files[high].id <= id; step *= 2) high += std::min(files.size() - high, step);
+    const auto range = std::span(files).subspan(low, high - low);
+    const auto found = std::ranges::lower_bound(range, id, {}, &RecoveredFile::id);
+    if (found == range.end() || found->id != id) return std::nullopt;
+    return static_cast<size_t>(&*found - files.data());
 }
 
 const RecoveredFile* RecoveredState::find(FileId id) const {
-    if (by_id_.empty()) return nullptr;
-    const uint32_t number = *const_cast<RecoveredState*>(this)->slot_of(id);
-    return number == 0 ? nullptr : &files_[number - 1];
+    const auto& files = folder_of(id).files;
+    const auto index = index_in(files, id);
+    return index ? &files[*index] : nullptr;
 }
 
-RecoveredFile& RecoveredState::file_of(FileId id, uint32_t& index) {
-    if (4 * (files_.size() + 1) > 3 * by_id_.size()) {
-        by_id_.assign(by_id_.empty() ? 64 : 2 * by_id_.size(), 0);
-        for (uint32_t i = 0; i < files_.size(); ++i) *slot_of(files_[i].id) = i + 1;
-    }
-    uint32_t* slot = slot_of(id);
-    if (*slot == 0) {
-        files_.emplace_back().id = id;
-        *slot = static_cast<uint32_t>(files_.size());
-    }
-    index = *slot - 1;
-    return files_[index];
-}
-
-void RecoveredState::release(FileId id) {
-    if (by_id_.empty()) return;
-    const uint32_t number = *slot_of(id);
-    if (number == 0) return;
-    files_[number - 1].count = 0;
-    files_[number - 1].known.reset();
-}
-
-void RecoveredState::forget(FileId id) {
-    for (auto& segment : segments_) segment.files.erase(id);
+std::span<const RecoveredRecipient> RecoveredState::recipients(const RecoveredFile& file) const {
+    const Folder& folder = folder_of(file.id);
+    const bool last = &file == &folder.files.back();
+    const size_t end = last ? folder.known.size() : (&file + 1)->first;
+    return std::span(folder.known).subspan(file.first, end - file.first);
 }
 
 void RecoveredState::add_segment(OldSegment segment) {
@@ -67,36 +69,34 @@ void RecoveredState::add_segment(OldSegment segment) {
     segments_.push_back(std::move(segment));
 }
 
-std::string_view RecoveredState::keep_name(std::string_view name) {
-    if (name.empty()) return {};
-    if (name_room_ < name.size()) {
-        names_.push_back(std::make_unique_for_overwrite<char[]>(kNameBlock));
-        name_room_ = kNameBlock;
-    }
-    char* at = names_.back().get() + (kNameBlock - name_room_);
-    std::memcpy(at, name.data(), name.size());
-    name_room_ -= name.size();
-    return {at, name.size()};
-}
+// ---- building
 
 void RecoveredState::merge_claim(RecoveredFile& file, const JournalRecord& record) {
-    const auto told = std::tuple(record.time_s, record.size, record.mtime_ns, record.form, record.name);
-    const auto known = std::tuple(file.created_s, file.size, file.mtime_ns, file.form, file.name);
-    if (file.claimed && known <= told) return;
-    file.claimed = true;
+    const uint32_t stamp = RecoveredFile::stamp_of(record.size, record.mtime_ns);
+    const auto form = static_cast<uint32_t>(record.form == SpoolForm::batch);
+    if (file.claimed) {
+        const auto told = std::tuple(record.time_s, stamp, form);
+        const auto known = std::tuple(file.created_s, file.stamp, uint32_t{file.batch});
+        if (known < told || (known == told && name(file) <= record.name)) return;
+        names_->remove(file.name);
+    }
+    file.claimed = 1;
     file.created_s = record.time_s;
-    file.size = record.size;
-    file.mtime_ns = record.mtime_ns;
-    file.form = record.form;
-    if (file.name != record.name) file.name = keep_name(record.name);
+    file.stamp = stamp;
+    file.batch = form;
+    file.name = names_->add(record.name);
 }
 
-void RecoveredState::merge(const JournalRecord& record) {
-    if (!is_there(record.file)) return;
-    uint32_t index;
-    RecoveredFile& file = file_of(record.file, index);
-    if (record.kind == RecordKind::claim) return merge_claim(file, record);
+bool RecoveredState::merge(const JournalRecord& record) {
+    Folder& folder = folder_of(record.file);
+    const auto index = index_in(folder.files, record.file);
+    if (!index) return false;
+    if (record.kind == RecordKind::claim) {
+        merge_claim(folder.files[*index], record);
+        return true;
+    }
     RecoveredRecipient entry;
+    entry.file = static_cast<uint32_t>(*index);
     entry.place = record.place;
     entry.recipient = record.recipient;
     told_octets_ += record.kind == RecordKind::intent ? kIntentSize : kResultSize;
@@ -108,65 +108,77 @@ void RecoveredState::merge(const JournalRecord& record) {
         entry.time_s = record.time_s;
         entry.due_s = record.due_s;
     }
-    if (unsorted_.size() == unsorted_.capacity()) sort_in();
-    unsorted_.push_back({index, entry});
+    if (folder.unsorted.size() == folder.unsorted.capacity()) sort_in(folder);
+    folder.unsorted.push_back(entry);
+    return true;
 }
 
-// Leaves unsorted_ empty, with room for the next portion: a fixed part of what is kept, so that sorting in costs the same
-// for each recipient however many there are. The first portions are small: most journals are.
-void RecoveredState::sort_in() {
-    std::ranges::sort(unsorted_, {}, [](const Unsorted& entry) {
-        return std::tuple(entry.file_index, place_of(entry.recipient));
-    });
-    for (size_t first = 0; first < unsorted_.size();) {
-        size_t last = first;
-        while (last < unsorted_.size() && unsorted_[last].file_index == unsorted_[first].file_index) ++last;
-        join_into(files_[unsorted_[first].file_index], std::span(unsorted_).subspan(first, last - first));
-        first = last;
+// Leaves `unsorted` empty, with room for the next portion: a fixed part of what is known, so that sorting in costs the same
+// for each recipient however many there are.
+void RecoveredState::sort_in(Folder& folder) {
+    const std::vector<RecoveredRecipient> known = std::exchange(folder.known, {});
+    auto more = std::exchange(folder.unsorted, {});
+    std::ranges::sort(more, {}, place_of);
+    // Each recipient once: first counted, then joined.
+    size_t size = known.size(), k = 0;
+    for (size_t i = 0; i < more.size(); ++i) {
+        const auto place = place_of(more[i]);
+        if (i > 0 && place == place_of(more[i - 1])) continue;
+        while (k < known.size() && place_of(known[k]) < place) ++k;
+        if (k == known.size() || place_of(known[k]) != place) ++size;
     }
-    unsorted_.clear();
-    const size_t grown = std::max(kUnsortedFirst, 4 * unsorted_.capacity());
-    const size_t room = std::max(std::min(grown, kUnsortedLeast), kept_ / 4);
-    if (unsorted_.capacity() < room) {
-        unsorted_ = {};
-        unsorted_.reserve(room);
-    }
-}
-
-// Merges two ascending sequences; `more` may name a recipient several times.
-void RecoveredState::join_into(RecoveredFile& file, std::span<const Unsorted> more) {
-    size_t size = file.count;
-    for (size_t i = 0, k = 0; i < more.size(); ++i) {
-        const uint64_t place = place_of(more[i].recipient);
-        if (i > 0 && place == place_of(more[i - 1].recipient)) continue;
-        while (k < file.count && place_of(file.known[k]) < place) ++k;
-        if (k == file.count || place_of(file.known[k]) != place) ++size;
-    }
-    auto merged = std::make_unique_for_overwrite<RecoveredRecipient[]>(size);
-    size_t out = 0, k = 0;
-    for (const Unsorted& entry : more) {
-        const uint64_t place = place_of(entry.recipient);
-        while (k < file.count && place_of(file.known[k]) <= place) merged[out++] = file.known[k++];
-        if (out > 0 && place_of(merged[out - 1]) == place)
-            join(merged[out - 1], entry.recipient);
+    folder.known.reserve(size);
+    k = 0;
+    for (const RecoveredRecipient& entry : more) {
+        const auto place = place_of(entry);
+        while (k < known.size() && place_of(known[k]) <= place) folder.known.push_back(known[k++]);
+        if (!folder.known.empty() && place_of(folder.known.back()) == place)
+            join(folder.known.back(), entry);
         else
-            merged[out++] = entry.recipient;
+            folder.known.push_back(entry);
     }
-    while (k < file.count) merged[out++] = file.known[k++];
-    POSTRIDER_CHECK(out == size, "counted and merged alike");
-    kept_ += size - file.count;
-    file.known = std::move(merged);
-    file.count = static_cast<uint32_t>(size);
+    folder.known.insert(folder.known.end(), known.begin() + static_cast<std::ptrdiff_t>(k), known.end());
+    POSTRIDER_CHECK(folder.known.size() == size, "counted and merged alike");
+    more = {};
+    folder.unsorted.reserve(std::max(kUnsortedLeast, size / 4));
 }
 
-void RecoveredState::finish() {
-    sort_in();
-    unsorted_ = {};
-    there_ = nullptr;
+void RecoveredState::finish(size_t shards) {
+    size_t kept = 0;
+    for (Folder& folder : *folders_) {
+        if (!folder.unsorted.empty()) sort_in(folder);
+        folder.unsorted = {};
+        kept += folder.known.size();
+        size_t at = 0;
+        for (size_t i = 0; i < folder.files.size(); ++i) {
+            while (at < folder.known.size() && folder.known[at].file < i) ++at;
+            folder.files[i].first = static_cast<uint32_t>(at);
+        }
+        folder.held.store(folder.files.size() + shards, std::memory_order_relaxed);
+    }
     // One result each would have told the same.
-    const double needed = std::min(1.0, static_cast<double>(kept_ * kResultSize) / static_cast<double>(std::max<uint64_t>(1, told_octets_)));
+    const double needed = std::min(1.0, static_cast<double>(kept * kResultSize) /
+                                            static_cast<double>(std::max<uint64_t>(1, told_octets_)));
     for (OldSegment& segment : segments_)
         segment.superseded = static_cast<uint64_t>(static_cast<double>(segment.live_octets) * (1 - needed));
+}
+
+// ---- handing it out
+
+std::vector<FileId> RecoveredState::take(size_t folder, ShardId shard, size_t shards) {
+    std::vector<FileId> taken;
+    for (const RecoveredFile& file : (*folders_)[folder].files)
+        if (file.id % shards == shard) taken.push_back(file.id);
+    let_go((*folders_)[folder]);
+    return taken;
+}
+
+void RecoveredState::let_go(Folder& folder) {
+    const size_t held = folder.held.fetch_sub(1, std::memory_order_acq_rel);
+    POSTRIDER_CHECK(held > 0, "a recovered file is released once");
+    if (held > 1) return;
+    folder.files = {};
+    folder.known = {};
 }
 
 }  // namespace postrider

@@ -1,19 +1,25 @@
-// What the journals know, merged: each file with its claim, each recipient that differs from "never tried".
+// What a start finds: the files in active/, each with its claim, and of their recipients those that differ from "never tried".
 //
-// Memory: 24 octets for a recipient, 64 and the name for a file, and while merging a quarter more for what was read and is
-// not yet sorted in. With a set of the files that are there, what the journals say of others costs nothing. A file's part is
-// released when it has been published.
+// Laid out as active/ is, in 256 folders by the first octet of the file's id: one is published after the other, and what is
+// known of it goes when its last file has been. In this order: add() each file, listed(), merge() the journals, finish();
+// then the shards take() the folders.
+//
+// Memory: 24 octets for a file, 24 for a recipient, and while merging a quarter more for what was read and is not yet sorted
+// in. Names lie in a scratch file. What the journals say of files that are not there costs nothing.
 #pragma once
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <cstdint>
-#include <deque>
 #include <memory>
+#include <optional>
 #include <span>
-#include <string_view>
+#include <string>
 #include <vector>
 
 #include "queue/journal/journal.h"
+#include "queue/journal/name_store.h"
 
 namespace postrider {
 
@@ -25,7 +31,8 @@ struct RecoveredRecipient {
     uint32_t due_s = 0;
     uint16_t result_attempt = 0;
     uint16_t intent_attempt = 0;
-    RecordKind kind{};  // zero: no result yet
+    RecordKind kind{};       // zero: no result yet
+    uint32_t file : 24 = 0;  // in its folder
 
     uint16_t attempts() const { return std::max(result_attempt, intent_attempt); }
     bool has_result() const { return kind != RecordKind{}; }
@@ -34,74 +41,84 @@ struct RecoveredRecipient {
     bool ambiguous() const { return !final() && intent_attempt > result_attempt; }
     // Some attempt may have arrived: the next may be a duplicate.
     bool in_doubt() const { return ambiguous() || kind == RecordKind::deferred_in_doubt; }
-    bool operator==(const RecoveredRecipient&) const = default;
 };
 static_assert(sizeof(RecoveredRecipient) == 24);
 
 struct RecoveredFile {
     FileId id = 0;
-    uint64_t size = 0;
-    int64_t mtime_ns = 0;
-    std::string_view name;  // the state's
-    std::unique_ptr<RecoveredRecipient[]> known;
-    uint32_t count = 0;     // of them
     uint32_t created_s = 0;
-    bool claimed = false;  // size, mtime, name, form and created are known
-    SpoolForm form = SpoolForm::eml;
+    uint32_t stamp = 0;  // of size and mtime
+    uint32_t name : NameStore::kRefBits = 0;
+    uint32_t claimed : 1 = 0;  // all of this is known
+    uint32_t batch : 1 = 0;
+    uint32_t first = 0;  // of its recipients among the folder's; they end where the next file's begin
+
+    SpoolForm form() const { return batch ? SpoolForm::batch : SpoolForm::eml; }
+    // What lies there is what was claimed.
+    bool is(uint64_t size, int64_t mtime_ns) const { return stamp == stamp_of(size, mtime_ns); }
+    static uint32_t stamp_of(uint64_t size, int64_t mtime_ns) {
+        return static_cast<uint32_t>(mix64(size, static_cast<uint64_t>(mtime_ns)));
+    }
 };
-static_assert(sizeof(RecoveredFile) <= 64);
+static_assert(sizeof(RecoveredFile) == 24);
 
 class RecoveredState {
   public:
-    // With `there`, records of other files are passed over; it outlives the merging.
-    explicit RecoveredState(const FileSet* there = nullptr) : there_(there) {}
+    static constexpr size_t kFolders = 256;
 
+    // Without a scratch file the names stay in memory.
+    explicit RecoveredState(FileDescriptor scratch = {});
+
+    // ---- building
+    // A file of active/.
+    void add(FileId id) { folder_of(id).files.push_back({.id = id}); }
+    // All are added.
+    void listed();
+    // False: the file is not there.
+    bool merge(const JournalRecord& record);
+    // Merges the rest of what merge() collected, for so many shards to take.
+    void finish(size_t shards = 1);
+    void add_segment(OldSegment segment);
+
+    // ---- what is known
     const RecoveredFile* find(FileId id) const;
-    const std::deque<RecoveredFile>& files() const { return files_; }
     // Ascending by (place, recipient), each once: walk them beside the file.
-    std::span<const RecoveredRecipient> recipients(const RecoveredFile& file) const {
-        return {file.known.get(), file.count};
+    std::span<const RecoveredRecipient> recipients(const RecoveredFile& file) const;
+    std::string name(const RecoveredFile& file) const { return names_->name(file.name); }
+    template <class F>
+    void for_each(F&& visit) const {
+        for (const Folder& folder : *folders_)
+            for (const RecoveredFile& file : folder.files) visit(file);
     }
-    // What is known of the file's recipients is not needed any more. Each file by one thread; others may find() meanwhile.
-    void release(FileId id);
-
-    // `id` is not in active/ (any more): segments that speak of it alone may go.
-    void forget(FileId id);
     // For Journal::adopt(), each to one journal; afterwards forget() is the journals'.
     std::vector<OldSegment> take_segments() { return std::move(segments_); }
     // Higher than any found.
     uint64_t next_sequence() const { return next_sequence_; }
 
-    bool is_there(FileId id) const { return !there_ || there_->contains(id); }
-    void merge(const JournalRecord& record);
-    // Merges the rest of what merge() collected; ends the building.
-    void finish();
-    void add_segment(OldSegment segment);
+    // ---- handing it out: thread-safe
+    // The files of a folder that are the shard's. Each shard asks once for each folder.
+    std::vector<FileId> take(size_t folder, ShardId shard, size_t shards);
+    // The file is published, or has gone: once for each that was taken. Its folder goes with its last file.
+    void release(FileId id) { let_go(folder_of(id)); }
 
   private:
-    static constexpr size_t kUnsortedFirst = size_t{1} << 8;
-    static constexpr size_t kUnsortedLeast = size_t{1} << 19;  // once there is that much
-    static constexpr size_t kNameBlock = size_t{1} << 16;
-    struct Unsorted {
-        uint32_t file_index;
-        RecoveredRecipient recipient;
+    static constexpr size_t kUnsortedLeast = size_t{1} << 8;  // of a folder
+    struct Folder {
+        std::vector<RecoveredFile> files;        // ascending by id
+        std::vector<RecoveredRecipient> known;   // ascending by (file, place, recipient)
+        std::vector<RecoveredRecipient> unsorted;
+        std::atomic<size_t> held{0};  // by files that are not published, and shards that have not taken theirs
     };
 
-    uint32_t* slot_of(FileId id);
-    RecoveredFile& file_of(FileId id, uint32_t& index);
+    Folder& folder_of(FileId id) const { return (*folders_)[id >> 56]; }
+    static std::optional<size_t> index_in(const std::vector<RecoveredFile>& files, FileId id);
     void merge_claim(RecoveredFile& file, const JournalRecord& record);
-    void sort_in();
-    void join_into(RecoveredFile& file, std::span<const Unsorted> more);
-    std::string_view keep_name(std::string_view name);
+    static void sort_in(Folder& folder);
+    static void let_go(Folder& folder);
 
-    const FileSet* there_;
-    std::deque<RecoveredFile> files_;
-    std::vector<uint32_t> by_id_;  // open addressing: 1 + position in files_, 0 free
-    std::vector<Unsorted> unsorted_;
-    size_t kept_ = 0;  // recipients in the files
+    std::unique_ptr<std::array<Folder, kFolders>> folders_;
+    std::unique_ptr<NameStore> names_;
     uint64_t told_octets_ = 0;  // of the records about recipients
-    std::vector<std::unique_ptr<char[]>> names_;
-    size_t name_room_ = 0;  // left in the last block
     std::vector<OldSegment> segments_;
     uint64_t next_sequence_ = 1;
 };

@@ -20,6 +20,7 @@ struct SegmentView {
     uint64_t intact_until = 0;  // the highest offset that was durable by its own word
     bool has_records = false;   // other than marks
     uint64_t record_octets = 0;  // of those
+    FileId last_file = 0;        // the last of them that is there
     bool has_mark = false;      // a commit ended while it was written
     bool sealed = false;
     std::vector<BadStretch> bad;
@@ -47,10 +48,11 @@ void take_record(const SegmentReader::Item& item, SegmentView& view, OldSegment&
     }
     view.has_records = true;
     view.record_octets += item.size;
-    if (!state.is_there(record.file)) return;
+    if (!state.merge(record)) return;
     old.live_octets += item.size;
+    if (record.file == view.last_file) return;  // a batch's records come in runs
+    view.last_file = record.file;
     old.files.insert(record.file);
-    state.merge(record);
 }
 
 Result<SegmentView> read_segment(int dir, const SegmentName& name, RecoveredState& state,
@@ -157,10 +159,9 @@ Result<void> judge_shard(int dir, std::span<const SegmentView> shard, RecoveryRe
 
 }  // namespace
 
-Result<RecoveredState> recover_journals(int journal_dir, RecoveryReport& report, const FileSet* there) {
+Result<void> recover_journals(int journal_dir, RecoveredState& state, RecoveryReport& report) {
     auto names = list_segments(journal_dir);
     if (!names) return std::unexpected(names.error());
-    RecoveredState state(there);
     std::vector<SegmentView> views;
     for (const SegmentName& name : *names) {
         auto view = read_segment(journal_dir, name, state, report);
@@ -174,9 +175,7 @@ Result<RecoveredState> recover_journals(int journal_dir, RecoveryReport& report,
         if (!judged) return std::unexpected(judged.error());
         first = last;
     }
-    state.finish();
-    POSTRIDER_CRASH_POINT("recovery.merged");
-    return state;
+    return {};
 }
 
 }  // namespace postrider

@@ -38,8 +38,8 @@ struct RecoveryReport {
     std::vector<BadStretch> torn;
 };
 
-// `journal_dir`: <spool>/journal. `there`: the files in active/; what the journals say of others does not matter any more.
-// Without it all files count. Fails when a segment cannot be read or sealed, or is of a newer format version.
-Result<RecoveredState> recover_journals(int journal_dir, RecoveryReport& report, const FileSet* there = nullptr);
+// `journal_dir`: <spool>/journal. `state` has been told what is in active/: what the journals say of other files does not
+// matter any more. Fails when a segment cannot be read or sealed, or is of a newer format version.
+Result<void> recover_journals(int journal_dir, RecoveredState& state, RecoveryReport& report);
 
 }  // namespace postrider

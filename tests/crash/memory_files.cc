@@ -84,6 +84,8 @@ Result<void> write_all(int fd, const void* data, size_t size) {
     return {};
 }
 
+Result<void> write_at(int, const void*, size_t, uint64_t) { return fail("there is no scratch file in memory", EBADF); }
+
 Result<void> truncate(int fd, uint64_t size) {
     open_file(fd)->resize(size);
     return {};

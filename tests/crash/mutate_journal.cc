@@ -24,8 +24,8 @@
 #include <vector>
 
 #include "engine/core/hash.h"
-#include "queue/journal/recovery.h"
 #include "tests/crash/memory_files.h"
+#include "tests/journal_state.h"
 
 namespace postrider {
 namespace {
@@ -158,17 +158,17 @@ struct State {
 State recover(const MemoryFolder& folder) {
     State state;
     RecoveryReport report;
-    const auto recovered = recover_journals(folder.fd(), report);
+    const auto recovered = testing::recover_all(folder.fd(), report);
     if (!recovered) {
         state.refused = true;
         return state;
     }
     state.reported = report.damaged_stretches + report.torn_stretches + report.unknown_records > 0;
-    for (const auto& file : recovered->files()) {
-        if (file.claimed) state.names[file.id] = file.name;
+    recovered->for_each([&](const RecoveredFile& file) {
+        if (file.claimed) state.names[file.id] = recovered->name(file);
         for (const auto& r : recovered->recipients(file))
             state.fates[{file.id, r.place, r.recipient}] = {r.kind, r.result_attempt, r.intent_attempt, r.time_s, r.due_s};
-    }
+    });
     return state;
 }
 

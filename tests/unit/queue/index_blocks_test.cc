@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <random>
 #include <string>
@@ -64,6 +65,25 @@ TEST_F(IndexBlocksTest, ScatteredEntriesAreReadAlone) {
     for (int round = 0; round < 200; ++round)  // order comes back: blocks again
         for (uint64_t offset = 0; offset < 4 * IndexBlocks::kBlock; offset += 256) look(offset);
     EXPECT_GT(look(256), IndexBlocks::kEntry);
+}
+
+// Sites send from many blocks at once: what was looked at lately is not read again, though others were looked at between.
+TEST_F(IndexBlocksTest, ManyBlocksStay) {
+    constexpr FileId kFiles = 4;
+    constexpr uint64_t kEach = 30;
+    const auto look_at_all = [&](auto&& visit) {
+        for (FileId file = 1; file <= kFiles; ++file)
+            for (uint64_t number = 0; number < kEach; ++number) visit(file, number * IndexBlocks::kBlock);
+    };
+    look_at_all([&](FileId file, uint64_t offset) { look(offset, file); });
+    ASSERT_EQ(ftruncate(fd_.get(), 0), 0);  // what is read from now on is empty
+    size_t kept = 0;
+    look_at_all([&](FileId file, uint64_t offset) {
+        auto seen = blocks_.at(fd_.get(), file, offset);
+        ASSERT_TRUE(seen);
+        kept += !seen->empty();
+    });
+    EXPECT_GT(kept, kFiles * kEach * 9 / 10);
 }
 
 TEST_F(IndexBlocksTest, AnErrorIsTold) { EXPECT_FALSE(blocks_.at(-1, 1, 0)); }

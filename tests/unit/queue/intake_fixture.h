@@ -21,6 +21,7 @@ struct RecordingOwner final : IntakeOwner {
     std::vector<Record> records;
     std::vector<FileSlot> done;
     std::vector<FileId> claims, told;
+    std::vector<FileId> known_claims;  // of them those that the journals have
     std::vector<SpoolFile> facts;  // of the claims
     std::vector<FileDescriptor> aside;  // what the next commit would sync
     std::vector<std::optional<uint32_t>> refused_places;
@@ -35,7 +36,8 @@ struct RecordingOwner final : IntakeOwner {
         EXPECT_EQ(std::ranges::count(claims, files[records.back().file].id), 1);
     }
     int64_t claim_time_s(int64_t) override { return read_wall_clock() / kUsPerSecond; }
-    void claimed(const SpoolFile& file) override {
+    void claimed(const SpoolFile& file, bool journalled) override {
+        if (journalled) known_claims.push_back(file.id);
         claims.push_back(file.id);
         facts.push_back(file);
     }
@@ -89,14 +91,13 @@ class IntakeTest : public ::testing::Test {
             intake.close();
             EXPECT_TRUE(loop.run_until([&] { return intake.closed(); }));
         }
-        void start(std::shared_ptr<RecoveredState> recovered = nullptr) {
-            std::vector<FileId> left_over;
-            ASSERT_TRUE(test.spool_->scan_active([&](FileId id) { left_over.push_back(id); }));
-            auto started = intake.start(left_over, std::move(recovered));
+        // `journalled`: what the journals of the runs before tell.
+        void start(const std::vector<JournalRecord>& journalled = {}) {
+            auto started = intake.start(test.recovered(journalled, 1));
             ASSERT_TRUE(started) << started.error().text;
         }
-        void start_and_settle(std::shared_ptr<RecoveredState> recovered = nullptr) {
-            start(std::move(recovered));
+        void start_and_settle(const std::vector<JournalRecord>& journalled = {}) {
+            start(journalled);
             ASSERT_TRUE(loop.run_until([&] { return committed_and([&] { return intake.idle(); }); }));
         }
         // As a commit would, between two turns.
@@ -131,6 +132,14 @@ class IntakeTest : public ::testing::Test {
         }
     };
 
+    std::shared_ptr<RecoveredState> recovered(const std::vector<JournalRecord>& journalled, size_t shards) {
+        auto state = std::make_shared<RecoveredState>();
+        EXPECT_TRUE(spool_->scan_active([&](FileId id) { state->add(id); }));
+        state->listed();
+        for (const auto& record : journalled) state->merge(record);
+        state->finish(shards);
+        return state;
+    }
     static std::string eml(const std::vector<std::string>& to,
                            const std::string& body = "hello\n") {
         std::string text = "x-sender: s@example.org\n";

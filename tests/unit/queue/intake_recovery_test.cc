@@ -64,12 +64,6 @@ class RecoveryTest : public IntakeTest {
         record.place = record.recipient = kWholeFile;
         return record;
     }
-    static std::shared_ptr<RecoveredState> state(const std::vector<JournalRecord>& records) {
-        auto state = std::make_shared<RecoveredState>();
-        for (const auto& record : records) state->merge(record);
-        state->finish();
-        return state;
-    }
     static std::vector<std::pair<uint32_t, uint32_t>> places(const std::vector<Record>& records) {
         std::vector<std::pair<uint32_t, uint32_t>> all;
         for (const Record& record : records) all.emplace_back(record.place, record.recipient);
@@ -91,14 +85,14 @@ TEST_F(RecoveryTest, WhatIsSettledIsLeftOutAndTheRestKnowsItsPast) {
         ASSERT_EQ(before.records.size(), 6u);
         Run run(*this);
         run.start_and_settle(
-            state({claim_record(before), record_of(RecordKind::delivered, before, 0, 1),
+            {claim_record(before), record_of(RecordKind::delivered, before, 0, 1),
                    record_of(RecordKind::deferred, before, 1, 2, 4'000'000'000),
                    record_of(RecordKind::intent, before, 2, 3),
                    record_of(RecordKind::deferred, before, 3, 1, 4'000'000'000),
                    record_of(RecordKind::intent, before, 3, 2),
                    record_of(RecordKind::deferred, before, 4, 1, 3'000'000'000),
                    record_of(RecordKind::deferred_in_doubt, before, 4, 2, 4'000'000'000),
-                   record_of(RecordKind::bounced, before, 5, 1)}));
+                   record_of(RecordKind::bounced, before, 5, 1)});
         const auto& got = run.owner.records;
         ASSERT_EQ(got.size(), 4u);
         const auto all = places(before.records);
@@ -134,12 +128,24 @@ TEST_F(RecoveryTest, AMissingOrDamagedIndexIsMadeAgainWithTheSamePlaces) {
         }
         Run run(*this);
         run.start_and_settle(
-            state({claim_record(before), record_of(RecordKind::delivered, before, 1, 1)}));
+            {claim_record(before), record_of(RecordKind::delivered, before, 1, 1)});
         auto expected = places(before.records);
         expected.erase(expected.begin() + 1);
         EXPECT_EQ(places(run.owner.records), expected) << flip;
         EXPECT_EQ(run.loaded().size(), 5u);
         EXPECT_EQ(read_file(index), whole);
+    }
+}
+
+// The journal that told of the claim keeps it: a spool of a million files does not write a million claims at each start.
+TEST_F(RecoveryTest, AClaimThatTheJournalsHaveIsNotJournalledAgain) {
+    spool_.drop("a.eml", eml({"a@x.example"}));
+    const Before before = first_run();
+    for (const bool journalled : {true, false}) {
+        Run run(*this);
+        run.start_and_settle(journalled ? std::vector{claim_record(before)} : std::vector{record_of(RecordKind::intent, before, 0, 1)});
+        EXPECT_EQ(run.owner.claims.size(), 1u);
+        EXPECT_EQ(run.owner.known_claims.size(), journalled ? 1u : 0u);
     }
 }
 
@@ -149,7 +155,7 @@ TEST_F(RecoveryTest, AFileWithoutOpenRecipientsIsDoneWithAtOnce) {
     const Before before = first_run();
     Run run(*this);
     run.start_and_settle(
-        state({claim_record(before), record_of(RecordKind::delivered, before, 0, 1)}));
+        {claim_record(before), record_of(RecordKind::delivered, before, 0, 1)});
     EXPECT_THAT(run.owner.records, IsEmpty());
     ASSERT_EQ(run.owner.done.size(), 1u);
     EXPECT_EQ(run.files[run.owner.done[0]].pending, 1u);
@@ -177,7 +183,7 @@ TEST_F(RecoveryTest, AFileThatWasChangedIsRefused) {
     const Before before = first_run();
     testing::write_file(spool_.active(before.id), eml({"other@x.example"}));
     Run run(*this);
-    run.start_and_settle(state({claim_record(before)}));
+    run.start_and_settle({claim_record(before)});
     EXPECT_THAT(run.owner.refused_files, ElementsAre("a.eml"));
     EXPECT_THAT(run.owner.records, IsEmpty());
     EXPECT_EQ(read_file(spool_ / "bad/a.eml"), eml({"other@x.example"}));
@@ -192,7 +198,7 @@ TEST_F(RecoveryTest, AFileThatCannotBeReadAnyMoreIsSetAside) {
         ASSERT_EQ(unlink(file.c_str()), 0);
         ASSERT_EQ(symlink("/dev/null", file.c_str()), 0);
         Run run(*this);
-        run.start_and_settle(journalled ? state({claim_record(before)}) : nullptr);
+        run.start_and_settle(journalled ? std::vector{claim_record(before)} : std::vector<JournalRecord>{});
         const std::string name = journalled ? "a.eml" : file_id_text(before.id);
         EXPECT_THAT(run.owner.refused_files, ElementsAre(name));
         EXPECT_THAT(run.owner.records, IsEmpty());
@@ -209,7 +215,7 @@ TEST_F(RecoveryTest, AFifoInPlaceOfAFileIsSetAside) {
         ASSERT_EQ(unlink(spool_.active(before.id).c_str()), 0);
         ASSERT_EQ(mkfifo(spool_.active(before.id).c_str(), 0600), 0);
         Run run(*this);
-        run.start_and_settle(journalled ? state({claim_record(before)}) : nullptr);
+        run.start_and_settle(journalled ? std::vector{claim_record(before)} : std::vector<JournalRecord>{});
         EXPECT_EQ(run.owner.refused_files.size(), 1u);
         EXPECT_THAT(run.owner.records, IsEmpty());
         EXPECT_NE(access(spool_.active(before.id).c_str(), F_OK), 0);
@@ -232,7 +238,7 @@ TEST_F(RecoveryTest, ARefusedMessageIsNotSetAsideTwice) {
     for (const bool indexed : {true, false}) {
         if (!indexed) ASSERT_EQ(unlink(spool_.active(before.id, kIndexSuffix).c_str()), 0);
         Run run(*this);
-        run.start_and_settle(state({claim_record(before), told_record(before)}));
+        run.start_and_settle({claim_record(before), told_record(before)});
         EXPECT_EQ(places(run.owner.records), places(before.records));
         EXPECT_EQ(count_files(spool_ / "bad"), 2u);
     }
@@ -251,7 +257,7 @@ TEST_F(RecoveryTest, RefusalsAreToldUntilTheLogHasThem) {
                 auto known = std::vector{claim_record(before), record_of(RecordKind::delivered, before, 0, 1)};
                 if (told) known.push_back(told_record(before));
                 Run run(*this);
-                run.start_and_settle(state(known));
+                run.start_and_settle(known);
                 EXPECT_EQ(run.owner.records.size(), before.records.size() - 1);
                 if (told) {
                     EXPECT_THAT(run.owner.refused_recipients, IsEmpty());

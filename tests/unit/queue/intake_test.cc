@@ -121,12 +121,11 @@ TEST_F(IntakeTest, EachShardTakesItsOwn) {
         spool_.drop(fmt::format("{}.eml", i), eml({fmt::format("r{}@one.example", i)}));
     for (int run = 0; run < 2; ++run) {
         MailExchange exchange(3);
-        std::vector<FileId> left_over;
-        ASSERT_TRUE(spool_->scan_active([&](FileId id) { left_over.push_back(id); }));
+        const auto left_over = recovered({}, 3);
         std::vector<std::unique_ptr<OneOfThree>> shards;
         for (ShardId shard = 0; shard < 3; ++shard) {
             shards.push_back(std::make_unique<OneOfThree>(exchange, shard, *spool_));
-            ASSERT_TRUE(shards.back()->intake.start(left_over, nullptr));
+            ASSERT_TRUE(shards.back()->intake.start(left_over));
         }
         std::multiset<FileId> files;
         for (auto& shard : shards) {

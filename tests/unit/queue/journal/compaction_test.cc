@@ -126,7 +126,7 @@ void outage(size_t shards) {
     EXPECT_EQ(report.damaged_stretches, 0u);
     const auto* file = state.find(1);
     ASSERT_TRUE(file && file->claimed);
-    ASSERT_EQ(file->count, kRecipients);
+    ASSERT_EQ(state.recipients(*file).size(), kRecipients);
     for (const auto& recipient : state.recipients(*file)) {
         EXPECT_EQ(recipient.attempts(), 30);
         EXPECT_EQ(recipient.due_s, 90u);
@@ -187,17 +187,19 @@ TEST(Merging, RecoveryFindsTheSameStateAtEveryMoment) {
         if (step % 2'000 != 0) continue;
         std::erase_if(records, [&](const JournalRecord& r) { return gone.contains(r.file); });
         RecoveryReport report;
-        FileSet there;
+        RecoveredState state;
         for (FileId id = 1; id <= files; ++id)
-            if (!gone.contains(id)) there.insert(id);
+            if (!gone.contains(id)) state.add(id);
+        state.listed();
         // A copy: recovery seals what it finds.
         TempDir copy;
         for (const auto& entry : std::filesystem::directory_iterator(f.dir / ""))
             std::filesystem::copy(entry, copy / entry.path().filename());
-        auto state = recover_journals(copy.fd(), report, &there);
-        ASSERT_TRUE(state) << state.error().text;
+        const auto read = recover_journals(copy.fd(), state, report);
+        ASSERT_TRUE(read) << read.error().text;
+        state.finish();
         ASSERT_EQ(report.damaged_stretches, 0u);
-        ASSERT_EQ(as_used(model_of(*state)), as_used(model_of(records))) << "step " << step;
+        ASSERT_EQ(as_used(model_of(state)), as_used(model_of(records))) << "step " << step;
     }
     EXPECT_GT(files, 50u);
     EXPECT_GT(written, 10 * most) << "nothing was merged";

@@ -74,16 +74,11 @@ TEST(Recovery, MergingInSmallPortionsChangesNothing) {
         records.push_back(fact(i % 3 ? RecordKind::intent : RecordKind::deferred, 1 + i % 5,
                                static_cast<uint32_t>(random() % 40'000), 0,
                                static_cast<uint16_t>(random() % 5), i, i));
-    RecoveredState state;
-    for (const auto& record : records) state.merge(record);
-    state.finish();
-    EXPECT_EQ(model_of(state), model_of(records));
+    EXPECT_EQ(model_of(state_of(records)), model_of(records));
 }
 
 TEST(Recovery, AnIntentWithoutResultIsAmbiguous) {
-    RecoveredState state;
-    for (const auto& record : some_records()) state.merge(record);
-    state.finish();
+    const auto state = state_of(some_records());
     const auto* file = state.find(11);
     ASSERT_TRUE(file && file->claimed);
     const auto recipients = state.recipients(*file);
@@ -240,7 +235,7 @@ TEST(Recovery, ASegmentOfANewerVersionStopsTheEngine) {
     TempDir dir;
     write_file(dir / segment_file_name(name), octets);
     RecoveryReport report;
-    const auto state = recover_journals(dir.fd(), report);
+    const auto state = recover_all(dir.fd(), report);
     ASSERT_FALSE(state);
     EXPECT_NE(state.error().text.find("0-1.log"), std::string::npos);
     EXPECT_EQ(read_file(dir / "0-1.log"), octets) << "and it is left as it is";

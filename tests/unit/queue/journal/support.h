@@ -16,6 +16,7 @@
 
 #include "engine/io/reactor.h"
 #include "queue/journal/recovery.h"
+#include "tests/journal_state.h"
 
 namespace postrider::testing {
 
@@ -179,10 +180,11 @@ inline Model model_of(const std::vector<JournalRecord>& records) {
 
 inline Model model_of(const RecoveredState& state) {
     Model model;
-    for (const auto& file : state.files()) {
+    state.for_each([&](const RecoveredFile& file) {
+        if (!file.claimed && state.recipients(file).empty()) return;  // no journal speaks of it
         FileFate& fate = model[file.id];
         fate.created_s = file.created_s;
-        fate.name = file.name;
+        fate.name = state.name(file);
         std::pair<uint32_t, uint32_t> last{0, 0};
         bool first = true;
         for (const auto& r : state.recipients(file)) {
@@ -193,14 +195,27 @@ inline Model model_of(const RecoveredState& state) {
             fate.recipients[at] = {r.final(), r.kind, r.result_attempt, r.intent_attempt, r.time_s,
                                    r.due_s};
         }
-    }
+    });
     return model;
 }
 
+// The state that these records lead to.
+inline RecoveredState state_of(const std::vector<JournalRecord>& records) {
+    RecoveredState state;
+    for (const auto& record : records) state.add(record.file);
+    state.listed();
+    for (const auto& record : records) state.merge(record);
+    state.finish();
+    return state;
+}
+
 inline RecoveredState recover(const TempDir& dir, RecoveryReport& report) {
-    auto state = recover_journals(dir.fd(), report);
+    auto state = recover_all(dir.fd(), report);
     EXPECT_TRUE(state) << state.error().text;
     return state ? std::move(*state) : RecoveredState{};
 }
+
+// Recipients of which something is known.
+inline size_t known_of(const RecoveredState& state, FileId file) { return state.recipients(*state.find(file)).size(); }
 
 }  // namespace postrider::testing

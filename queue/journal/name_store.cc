@@ -1,4 +1,4 @@
-#include "queue/name_store.h"
+#include "queue/journal/name_store.h"
 
 #include <cstring>
 
