@@ -138,6 +138,7 @@ class SiteWorker {
     void wait_for_limits();
     void stop_waiting_for_limits();
     void shed();
+    // UINT64_MAX: were there ever so much mail.
     bool worthwhile(uint64_t mail) const {
         return connection_window_.worthwhile(mail, connections_.size(), context_.sockets.used());
     }
