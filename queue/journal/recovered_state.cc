@@ -108,47 +108,59 @@ bool RecoveredState::merge(const JournalRecord& record) {
         entry.time_s = record.time_s;
         entry.due_s = record.due_s;
     }
-    if (folder.unsorted.size() == folder.unsorted.capacity()) sort_in(folder);
-    folder.unsorted.push_back(entry);
+    if (unsorted_.size() == unsorted_.capacity()) sort_in();
+    unsorted_.push_back({static_cast<uint32_t>(record.file >> 56), entry});
     return true;
 }
 
-// Leaves `unsorted` empty, with room for the next portion: a fixed part of what is known, so that sorting in costs the same
-// for each recipient however many there are.
-void RecoveredState::sort_in(Folder& folder) {
+// Leaves unsorted_ empty, with room for the next portion: a fixed part of what is kept, so that sorting in costs the same
+// for each recipient however many there are. The first portions are small: most journals are.
+void RecoveredState::sort_in() {
+    std::ranges::sort(unsorted_, {}, [](const Unsorted& entry) { return std::tuple_cat(std::tuple(entry.folder), place_of(entry.recipient)); });
+    for (size_t first = 0; first < unsorted_.size();) {
+        size_t last = first;
+        while (last < unsorted_.size() && unsorted_[last].folder == unsorted_[first].folder) ++last;
+        join_into((*folders_)[unsorted_[first].folder], std::span(unsorted_).subspan(first, last - first));
+        first = last;
+    }
+    unsorted_.clear();
+    const size_t grown = std::max(kUnsortedFirst, 4 * unsorted_.capacity());
+    const size_t room = std::max(std::min(grown, kUnsortedLeast), kept_ / 4);
+    if (unsorted_.capacity() < room) {
+        unsorted_ = {};
+        unsorted_.reserve(room);
+    }
+}
+
+// Merges two ascending sequences; `more` may name a recipient several times.
+void RecoveredState::join_into(Folder& folder, std::span<const Unsorted> more) {
     const std::vector<RecoveredRecipient> known = std::exchange(folder.known, {});
-    auto more = std::exchange(folder.unsorted, {});
-    std::ranges::sort(more, {}, place_of);
-    // Each recipient once: first counted, then joined.
     size_t size = known.size(), k = 0;
     for (size_t i = 0; i < more.size(); ++i) {
-        const auto place = place_of(more[i]);
-        if (i > 0 && place == place_of(more[i - 1])) continue;
+        const auto place = place_of(more[i].recipient);
+        if (i > 0 && place == place_of(more[i - 1].recipient)) continue;
         while (k < known.size() && place_of(known[k]) < place) ++k;
         if (k == known.size() || place_of(known[k]) != place) ++size;
     }
     folder.known.reserve(size);
     k = 0;
-    for (const RecoveredRecipient& entry : more) {
-        const auto place = place_of(entry);
+    for (const Unsorted& entry : more) {
+        const auto place = place_of(entry.recipient);
         while (k < known.size() && place_of(known[k]) <= place) folder.known.push_back(known[k++]);
         if (!folder.known.empty() && place_of(folder.known.back()) == place)
-            join(folder.known.back(), entry);
+            join(folder.known.back(), entry.recipient);
         else
-            folder.known.push_back(entry);
+            folder.known.push_back(entry.recipient);
     }
     folder.known.insert(folder.known.end(), known.begin() + static_cast<std::ptrdiff_t>(k), known.end());
     POSTRIDER_CHECK(folder.known.size() == size, "counted and merged alike");
-    more = {};
-    folder.unsorted.reserve(std::max(kUnsortedLeast, size / 4));
+    kept_ += size - known.size();
 }
 
 void RecoveredState::finish(size_t shards) {
-    size_t kept = 0;
+    sort_in();
+    unsorted_ = {};
     for (Folder& folder : *folders_) {
-        if (!folder.unsorted.empty()) sort_in(folder);
-        folder.unsorted = {};
-        kept += folder.known.size();
         size_t at = 0;
         for (size_t i = 0; i < folder.files.size(); ++i) {
             while (at < folder.known.size() && folder.known[at].file < i) ++at;
@@ -157,7 +169,7 @@ void RecoveredState::finish(size_t shards) {
         folder.held.store(folder.files.size() + shards, std::memory_order_relaxed);
     }
     // One result each would have told the same.
-    const double needed = std::min(1.0, static_cast<double>(kept * kResultSize) /
+    const double needed = std::min(1.0, static_cast<double>(kept_ * kResultSize) /
                                             static_cast<double>(std::max<uint64_t>(1, told_octets_)));
     for (OldSegment& segment : segments_)
         segment.superseded = static_cast<uint64_t>(static_cast<double>(segment.live_octets) * (1 - needed));

@@ -102,22 +102,30 @@ class RecoveredState {
     void release(FileId id) { let_go(folder_of(id)); }
 
   private:
-    static constexpr size_t kUnsortedLeast = size_t{1} << 8;  // of a folder
+    static constexpr size_t kUnsortedFirst = size_t{1} << 8;
+    static constexpr size_t kUnsortedLeast = size_t{1} << 19;  // once there is that much
     struct Folder {
-        std::vector<RecoveredFile> files;        // ascending by id
-        std::vector<RecoveredRecipient> known;   // ascending by (file, place, recipient)
-        std::vector<RecoveredRecipient> unsorted;
+        std::vector<RecoveredFile> files;       // ascending by id
+        std::vector<RecoveredRecipient> known;  // ascending by (file, place, recipient)
         std::atomic<size_t> held{0};  // by files that are not published, and shards that have not taken theirs
+    };
+
+    struct Unsorted {
+        uint32_t folder;
+        RecoveredRecipient recipient;
     };
 
     Folder& folder_of(FileId id) const { return (*folders_)[id >> 56]; }
     static std::optional<size_t> index_in(const std::vector<RecoveredFile>& files, FileId id);
     void merge_claim(RecoveredFile& file, const JournalRecord& record);
-    static void sort_in(Folder& folder);
+    void sort_in();
+    void join_into(Folder& folder, std::span<const Unsorted> more);
     static void let_go(Folder& folder);
 
     std::unique_ptr<std::array<Folder, kFolders>> folders_;
     std::unique_ptr<NameStore> names_;
+    std::vector<Unsorted> unsorted_;
+    size_t kept_ = 0;           // recipients in the folders
     uint64_t told_octets_ = 0;  // of the records about recipients
     std::vector<OldSegment> segments_;
     uint64_t next_sequence_ = 1;
