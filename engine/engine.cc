@@ -85,7 +85,7 @@ Result<void> recover(SharedState& shared, RecoveryReport& report) {
     auto scratch = shared.spool->open_scratch();
     if (!scratch) return std::unexpected(scratch.error());
     auto state = std::make_shared<RecoveredState>(std::move(*scratch));
-    if (auto listed = shared.spool->scan_active([&](FileId id) { state->add(id); }); !listed) return listed;
+    if (auto listed = shared.spool->scan_active([&](FileId id) { if (id) state->add(id); }); !listed) return listed;
     state->listed();
     if (auto read = recover_journals(shared.spool->journal(), *state, report); !read)
         return fail("journal: " + read.error().text, EBADMSG);

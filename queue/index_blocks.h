@@ -2,8 +2,8 @@
 // read brings the entries of a hundred. One per shard.
 //
 // A block may lie in any of the four places of its set; the one that was looked at longest ago makes room. Where a shard's
-// intake is far ahead, its sites send from many blocks at once: 256 of them serve 100,000 messages of 1,000 domains with a
-// read for twelve messages, where 64 without sets read for every other message.
+// intake is far ahead, its sites send from many blocks at once: 256 of them, 4 MiB, serve 100,000 messages of 1,000 domains
+// with a read for each fifth to seventh, where 64 without sets read for every other message.
 //
 // Where they do not (many files, or recipients in no order) blocks would be read for one entry each: how often a block was
 // of use is counted, and while it is seldom, entries are read one by one, but for a trial now and then.
@@ -34,7 +34,7 @@ class IndexBlocks {
     static constexpr uint32_t kTrial = 32;
 
     struct Block {
-        FileId file = 0;  // 0: never filled
+        FileId file = 0;  // 0: none
         uint64_t number = 0;
         uint32_t uses = 0;
         uint64_t looked_at = 0;

@@ -103,7 +103,7 @@ bool Intake::begin_recovered() {
     SpoolFile file;
     file.id = id;
     file.name = recovered_->name(known);
-    if (file.name.empty()) file.name = file_id_text(id);  // its claim is not known
+    if (file.name.empty()) file.name = file_id_text(id) + (known.claimed ? known.batch ? ".bsmtp" : ".eml" : "");
     file.form = known.form();
     file.created_s = known.created_s;
     auto data = look_at_recovered(file, known);

@@ -33,8 +33,8 @@
 // takes a new format version.
 //
 // Records commute. A result of a final kind beats all others, then the higher attempt wins, then the greater of (kind,
-// time, due); of intents the highest attempt counts; of two claims the smaller in the order of
-// its fields. Any order, any number of journals and any repetition give the same state (recovery.h).
+// time, due); of intents the highest attempt counts; of two claims the earlier, or else its
+// other fields decide. Any order, any number of journals and any repetition give the same state (recovery.h).
 #pragma once
 
 #include <array>

@@ -21,6 +21,12 @@ void join(RecoveredRecipient& into, const RecoveredRecipient& other) {
     into.intent_attempt = intent;
 }
 
+// `v = {}` would keep the memory.
+template <class T>
+void give_back(std::vector<T>& v) {
+    std::vector<T>().swap(v);
+}
+
 }  // namespace
 
 RecoveredState::RecoveredState(FileDescriptor scratch)
@@ -127,7 +133,7 @@ void RecoveredState::sort_in() {
     const size_t grown = std::max(kUnsortedFirst, 4 * unsorted_.capacity());
     const size_t room = std::max(std::min(grown, kUnsortedLeast), kept_ / 4);
     if (unsorted_.capacity() < room) {
-        unsorted_ = {};
+        give_back(unsorted_);
         unsorted_.reserve(room);
     }
 }
@@ -159,7 +165,7 @@ void RecoveredState::join_into(Folder& folder, std::span<const Unsorted> more) {
 
 void RecoveredState::finish(size_t shards) {
     sort_in();
-    unsorted_ = {};
+    give_back(unsorted_);
     for (Folder& folder : *folders_) {
         size_t at = 0;
         for (size_t i = 0; i < folder.files.size(); ++i) {
@@ -189,8 +195,8 @@ void RecoveredState::let_go(Folder& folder) {
     const size_t held = folder.held.fetch_sub(1, std::memory_order_acq_rel);
     POSTRIDER_CHECK(held > 0, "a recovered file is released once");
     if (held > 1) return;
-    folder.files = {};
-    folder.known = {};
+    give_back(folder.files);
+    give_back(folder.known);
 }
 
 }  // namespace postrider

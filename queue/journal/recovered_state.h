@@ -90,7 +90,7 @@ class RecoveredState {
         for (const Folder& folder : *folders_)
             for (const RecoveredFile& file : folder.files) visit(file);
     }
-    // For Journal::adopt(), each to one journal; afterwards forget() is the journals'.
+    // For Journal::adopt(), each to one journal.
     std::vector<OldSegment> take_segments() { return std::move(segments_); }
     // Higher than any found.
     uint64_t next_sequence() const { return next_sequence_; }

@@ -20,7 +20,16 @@ CODES = {0, 1, 4, 75}
 MESSAGES = 50
 
 
+def part(text):
+    number, count = map(int, text.split("/"))
+    if not 1 <= number <= count:
+        raise ValueError(text)
+    return number, count
+
+
 def arguments(parser):
+    parser.add_argument("--part", type=part, default=(1, 1), metavar="K/N",
+                        help="every N-th operation from the K-th on: N at the same time do the whole")
     parser.add_argument("--sample", type=int, help="so many operations, evenly spread, instead of every one")
 
 
@@ -96,13 +105,14 @@ class IoCampaign:
             raise Broken(f"operation {number} ({injected[1] if injected else 'not reached'}), {fault}, "
                          f"exit code {code}: {what}\n{text[-1500:]}") from None
 
-    def run(self, sample):
+    def run(self, sample, part):
         names, numbers = self.operations()
         # Runs differ a little in their order and number: some more than were counted.
         numbers += range(len(names) + 1, len(names) + len(names) // 50)
         print(f"  {len(names)} file operations in a run of {MESSAGES} messages; {len(numbers)} stand for all", flush=True)
         if sample:
             numbers = numbers[::max(1, len(numbers) // sample)]
+        numbers = numbers[part[0] - 1::part[1]]
         for done, number in enumerate(numbers, 1):
             for fault in FAULTS if not sample else (self.generator.choice(FAULTS),):
                 self.fail_at(number, fault)
@@ -113,7 +123,7 @@ class IoCampaign:
 def run(options):
     with Rig("io") as rig:
         campaign = IoCampaign(rig, options)
-        campaign.run(options.sample)
+        campaign.run(options.sample, options.part)
         campaign.ledger.report()
         for fault in FAULTS:
             ends = ", ".join(f"{n} with {code}" for (f, code), n in sorted(campaign.codes.items()) if f == fault)
