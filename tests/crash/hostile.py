@@ -80,8 +80,14 @@ def hard_link(case, path):
 
 
 def two_names(case, path):
-    write(path, case.content())
-    os.link(path, path + b".second.eml")
+    """It has both before either is seen."""
+    first, second = aside(path), aside(path + b".second.eml")
+    with open(first, "wb") as file:
+        file.write(case.content())
+    os.chmod(first, 0o644)
+    os.link(first, second)
+    os.rename(first, path)
+    os.rename(second, path + b".second.eml")
 
 
 def bound_socket(case, path):
