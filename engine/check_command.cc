@@ -1,7 +1,7 @@
 // `postrider check`: the configuration, read as `run` would read it.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 
+#include "engine/arguments.h"
 #include "engine/command_line.h"
 #include "engine/commands.h"
 #include "engine/config/shaping_lint.h"
@@ -13,11 +13,7 @@ int run_check(int argc, char** argv) {
     app.footer("Example:\n  postrider check --config postrider.toml");
     std::string path;
     app.add_option("--config", path, "Configuration; default ./postrider.toml, then /etc/postrider/postrider.toml");
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::ParseError& error) {
-        return app.exit(error) == 0 ? 0 : kExitUsage;
-    }
+    if (const auto code = parse_arguments(app, argc, argv)) return *code;
     const auto config = load_or_explain(path);
     if (!config) return kExitUsage;
     std::vector<std::string> sources;

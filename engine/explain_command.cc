@@ -1,9 +1,9 @@
 // `postrider explain` and `postrider why`.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <fmt/format.h>
 
 #include "engine/admin_client.h"
+#include "engine/arguments.h"
 #include "engine/command_line.h"
 #include "engine/commands.h"
 #include "engine/control.h"
@@ -19,17 +19,11 @@ struct Asked {
     bool as_json = false;
 };
 
-// True: go on; else `code` is the exit code.
-bool parse(CLI::App& app, int argc, char** argv, Asked& asked, int& code) {
+// As parse_arguments(), with the options that both have.
+std::optional<int> parse(CLI::App& app, int argc, char** argv, Asked& asked) {
     app.add_flag("--json", asked.as_json, "The answer as JSON");
     app.add_option("--config", asked.config, "Configuration; default ./postrider.toml, then /etc/postrider/postrider.toml");
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::ParseError& error) {
-        code = app.exit(error) == 0 ? 0 : kExitUsage;
-        return false;
-    }
-    return true;
+    return parse_arguments(app, argc, argv);
 }
 
 int tell_error(const char* command, const Error& error) {
@@ -55,9 +49,8 @@ int run_explain(int argc, char** argv) {
     app.footer("Example:\n  postrider explain gmail.com\n\n"
                "Asks the running engine; without one it reads the files alone, and says so.");
     Asked asked;
-    int code = 0;
     app.add_option("domain", asked.what, "Recipient domain")->required();
-    if (!parse(app, argc, argv, asked, code)) return code;
+    if (const auto code = parse(app, argc, argv, asked)) return *code;
     const auto config = load_to_ask(asked.config);
     if (!config) return kExitUsage;
     auto selection = selection_of("domain", asked.what);
@@ -77,15 +70,14 @@ int run_why(int argc, char** argv) {
     app.footer("Examples:\n  postrider why gmail.com\n  postrider why --campaign spring\n"
                "  postrider why 5f3a9c0e77d14b6200000000000000a1     by the id of the delivery log");
     Asked asked;
-    int code = 0;
     bool campaign = false;
     app.add_option("what", asked.what, "A recipient domain, or the id of a message; another name without a dot is a campaign's")->required();
     app.add_flag("--campaign", campaign, "It is a campaign, whatever its name looks like");
-    if (!parse(app, argc, argv, asked, code)) return code;
+    if (const auto code = parse(app, argc, argv, asked)) return *code;
     const auto config = load_to_ask(asked.config);
     if (!config) return kExitUsage;
     const char* key = "domain";
-    if (campaign || asked.what.find('.') == std::string::npos)
+    if (campaign || (!asked.what.starts_with('[') && asked.what.find('.') == std::string::npos))
         key = !campaign && message_id_of(asked.what) ? "id" : "campaign";
     auto answer = admin_get(config->server.admin, fmt::format("/why?{}={}", key, query_value(asked.what)));
     if (!answer) return tell_error("why", answer.error());

@@ -1,5 +1,4 @@
 // `postrider queue`: what waits, and the operator's hand on it.
-#include <CLI/CLI.hpp>
 #include <array>
 #include <cstdio>
 
@@ -7,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/admin_client.h"
+#include "engine/arguments.h"
 #include "engine/command_line.h"
 #include "engine/commands.h"
 #include "engine/config/units.h"
@@ -139,11 +139,7 @@ int run_queue(int argc, char** argv) {
     app.add_option("--limit", options.limit, "list: so many domains, those with the most mail")->check(CLI::Range(1, 10'000));
     app.add_flag("--json", options.as_json, "The answer as JSON");
     app.add_option("--config", options.config, "Configuration; default ./postrider.toml, then /etc/postrider/postrider.toml");
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::ParseError& error) {
-        return app.exit(error) == 0 ? 0 : kExitUsage;
-    }
+    if (const auto code = parse_arguments(app, argc, argv)) return *code;
     if (!options.for_text.empty() && options.action != "suspend") return tell_error({EINVAL, "--for goes with suspend"});
     auto config = load_to_ask(options.config);
     if (!config) return kExitUsage;

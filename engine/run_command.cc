@@ -5,11 +5,11 @@
 #include <signal.h>
 #include <time.h>
 
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <fmt/format.h>
 
 #include "engine/admin_handlers.h"
+#include "engine/arguments.h"
 #include "engine/command_line.h"
 #include "engine/commands.h"
 #include "engine/config/units.h"
@@ -123,11 +123,7 @@ int run_engine(int argc, char** argv) {
     bool list_crash_points = false;
     app.add_flag("--list-crash-points", list_crash_points, "The names for POSTRIDER_CRASH_AT (builds for tests)");
 #endif
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::ParseError& error) {
-        return app.exit(error) == 0 ? 0 : kExitUsage;
-    }
+    if (const auto code = parse_arguments(app, argc, argv)) return *code;
 #ifdef POSTRIDER_CRASH_POINTS
     if (list_crash_points) {
         for (const auto name : kCrashPoints) std::printf("%s\n", std::string(name).c_str());

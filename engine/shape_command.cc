@@ -1,11 +1,11 @@
 // `postrider shape`: limits of a running engine, changed while it runs.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "engine/admin_client.h"
+#include "engine/arguments.h"
 #include "engine/command_line.h"
 #include "engine/commands.h"
 #include "engine/config/units.h"
@@ -108,11 +108,7 @@ int run_shape(int argc, char** argv) {
     app.add_option("--reason", options.reason, "Why; kept, and told in the log");
     app.add_flag("--json", options.as_json, "The answer as JSON");
     app.add_option("--config", options.config, "Configuration; default ./postrider.toml, then /etc/postrider/postrider.toml");
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::ParseError& error) {
-        return app.exit(error) == 0 ? 0 : kExitUsage;
-    }
+    if (const auto code = parse_arguments(app, argc, argv)) return *code;
     auto config = load_to_ask(options.config);
     if (!config) return kExitUsage;
     return options.action == "show" ? show(*config, options) : change(*config, options);
@@ -124,11 +120,7 @@ int run_reload(int argc, char** argv) {
                "With an error in a file the old configuration stays, and each problem is told here.");
     std::string path;
     app.add_option("--config", path, "Configuration; default ./postrider.toml, then /etc/postrider/postrider.toml");
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::ParseError& error) {
-        return app.exit(error) == 0 ? 0 : kExitUsage;
-    }
+    if (const auto code = parse_arguments(app, argc, argv)) return *code;
     auto config = load_to_ask(path);
     if (!config) return kExitUsage;
     auto answer = admin_post(config->server.admin, "/reload", "{}");

@@ -1,8 +1,8 @@
 // `postrider status`: what a running engine is doing.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 
 #include "engine/admin_client.h"
+#include "engine/arguments.h"
 #include "engine/command_line.h"
 #include "engine/commands.h"
 #include "engine/status.h"
@@ -16,11 +16,7 @@ int run_status(int argc, char** argv) {
     bool as_json = false;
     app.add_option("--config", path, "Configuration; default ./postrider.toml, then /etc/postrider/postrider.toml");
     app.add_flag("--json", as_json, "The answer as JSON");
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::ParseError& error) {
-        return app.exit(error) == 0 ? 0 : kExitUsage;
-    }
+    if (const auto code = parse_arguments(app, argc, argv)) return *code;
     auto config = load_to_ask(path);
     if (!config) return kExitUsage;
     auto answer = admin_get(config->server.admin, "/status");

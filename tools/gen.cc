@@ -6,12 +6,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <ctime>
 #include <nlohmann/json.hpp>
 
+#include "engine/arguments.h"
 #include "engine/config/units.h"
 #include "engine/core/address.h"
 #include "engine/core/hash.h"
@@ -253,12 +253,7 @@ int run_gen(int argc, char** argv) {
     GenOptions options;
     CLI::App app("Fills a spool with messages for load tests.", "postrider gen");
     declare(app, options);
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::ParseError& error) {
-        if (error.get_exit_code() == 0) return app.exit(error);
-        return report(kUsage, error.what());
-    }
+    if (const auto code = parse_arguments(app, argc, argv)) return *code;
     if (auto ok = check_options(options); !ok) return report(kUsage, ok.error().text);
     const auto size = parse_size(options.size);
     if (!size) return report(kUsage, "--size: " + size.error().text);

@@ -6,7 +6,6 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -15,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/arguments.h"
 #include "engine/config/config.h"
 #include "engine/core/address.h"
 #include "engine/core/limits.h"
@@ -140,7 +140,8 @@ class HeaderRecipients : public SpoolHandler {
     std::vector<std::string>& into_;
 };
 
-// The intake's view of the file that is being written: its errors are what counts.
+// The intake's view of the message, behind the block that is put in front: its errors are what counts. The message is seen
+// as it was given, with Bcc, so that lines and offsets are its own.
 class Rehearsal : public SpoolHandler {
   public:
     void on_recipient(const RecipientView&) override { ++recipients; }
@@ -166,8 +167,8 @@ class Sending {
   private:
     Result<size_t> read_some();
     Result<void> read_header();
-    Result<void> write(std::string_view octets);
     Result<void> write_block();
+    Result<void> write_header();
     void drop_removed_fields();
 
     const SendOptions& options_;
@@ -176,8 +177,10 @@ class Sending {
     EmlParser parser_;
     HeaderReader header_;
     SpoolWriter file_;
-    std::string head_;        // the header as it is sent, and what was read behind it
+    std::string head_;        // the header as it was given, and what was read behind it
+    std::string kept_;        // the same as it is sent
     size_t header_size_ = 0;  // as it was read
+    uint64_t stored_ = 0;     // octets of the message in the file
     std::vector<char> block_ = std::vector<char>(256 * 1024);
 };
 
@@ -205,7 +208,7 @@ Result<void> Sending::read_header() {
     header_.finish();
     drop_removed_fields();
     // Right behind our block such a line would be taken for a part of it.
-    const std::string_view first = std::string_view(head_).substr(0, head_.find('\n'));
+    const std::string_view first = std::string_view(kept_).substr(0, kept_.find('\n'));
     if (split_block_line(first).name != BlockName::none) {
         return fail(
             "line 1: the message begins with an x- line of an envelope; use the options of send "
@@ -217,15 +220,11 @@ Result<void> Sending::read_header() {
 // Bcc and Return-Path stay behind, as when the engine reads an envelope from a header (RFC
 // 5321 7.2).
 void Sending::drop_removed_fields() {
+    kept_ = head_;
     const auto& fields = header_.fields();
     for (auto field = fields.rbegin(); field != fields.rend(); ++field) {
-        if (is_removed_field(field->name)) head_.erase(field->where.offset, field->where.size);
+        if (is_removed_field(field->name)) kept_.erase(field->where.offset, field->where.size);
     }
-}
-
-Result<void> Sending::write(std::string_view octets) {
-    if (auto ok = parser_.feed(octets); !ok) return ok;
-    return file_.write(octets);
 }
 
 Result<void> Sending::write_block() {
@@ -249,22 +248,34 @@ Result<void> Sending::write_block() {
     }
     for (const std::string& recipient : recipients)
         block += fmt::format("x-receiver: {}\r\n", recipient);
-    return write(block);
+    parser_.reset(-block.size(), 1 - std::ranges::count(block, '\n'));  // the message's first line is line 1
+    if (auto ok = parser_.feed(block); !ok) return ok;
+    return file_.write(block);
+}
+
+Result<void> Sending::write_header() {
+    if (auto ok = parser_.feed(head_); !ok) return ok;
+    stored_ += kept_.size();
+    return file_.write(kept_);
 }
 
 Result<void> Sending::run(const std::string& name) {
     if (auto ok = read_header(); !ok) return ok;
     if (auto ok = file_.create(options_.spool, name); !ok) return ok;
     if (auto ok = write_block(); !ok) return ok;
-    if (auto ok = write(head_); !ok) return ok;
+    if (auto ok = write_header(); !ok) return ok;
     while (true) {
         auto got = read_some();
         if (!got) return std::unexpected(std::move(got.error()));
         if (*got == 0) break;
-        if (auto ok = write({block_.data(), *got}); !ok) return ok;
+        const std::string_view octets(block_.data(), *got);
+        if (auto ok = parser_.feed(octets); !ok) return ok;
+        if (auto ok = file_.write(octets); !ok) return ok;
+        stored_ += *got;
     }
     if (auto ok = parser_.finish(); !ok) return ok;
     if (!rehearsal_.refused.empty()) return fail(rehearsal_.refused);
+    if (stored_ == 0) return fail("the message is empty; give it more than Bcc and Return-Path");
     return file_.publish(true);
 }
 
@@ -326,12 +337,7 @@ int run_send(int argc, char** argv) {
     CLI::App app("Puts messages into the spool, safely; prints the names of their files.",
                  "postrider send");
     declare(app, options);
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::ParseError& error) {
-        if (error.get_exit_code() == 0) return app.exit(error);
-        return report(kUsage, error.what());
-    }
+    if (const auto code = parse_arguments(app, argc, argv)) return *code;
     options.sender_given = app.count("-f") > 0;
     if (auto ok = check_options(options); !ok) return report(kUsage, ok.error().text);
     if (auto ok = find_spool(options); !ok) return report(kUsage, ok.error().text);

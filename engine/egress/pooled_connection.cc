@@ -150,6 +150,7 @@ void PooledConnection::remember_place(const Candidate& candidate) {
     host = candidate.host;
     address = candidate.address.address_text();
     source_address = connection ? connection->local().text() : std::string();
+    if (!connection) session_high = session_low = 0;  // of a host tried before
 }
 
 }  // namespace postrider

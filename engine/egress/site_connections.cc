@@ -103,7 +103,7 @@ Task<bool> SiteWorker::open(PooledConnection& pooled) {
         const bool temporary = found.kind == MailRoute::Kind::temporary;
         const Trouble trouble = temporary ? Trouble::dns_address_temporary : Trouble::no_usable_address;
         if (temporary || live_ > 0)  // what is open is of use yet, whatever DNS says now
-            could_not_open(pooled, failure_of(trouble, Phase::connect, found.why), nullptr);
+            could_not_open(pooled, failure_of(trouble, Phase::connect, found.why));
         else
             co_await bounce_all(pooled, outcome_of(trouble, Phase::connect, found.why));
         co_return false;
@@ -129,7 +129,7 @@ Task<bool> SiteWorker::open_at(PooledConnection& pooled, AddressPool::Address& a
         case Turn::gives_up: co_return false;
         case Turn::shares_failure:
             pooled.remember_place(best);
-            could_not_open(pooled, *address.failure, &best);
+            could_not_open(pooled, *address.failure);
             co_return false;
         case Turn::opens: break;
     }
@@ -177,7 +177,6 @@ Task<bool> SiteWorker::dial_candidates(PooledConnection& pooled, const std::vect
     auto& best = context_.addresses.at(list.front().address, pooled.source_id());
     SessionFailure failure = failure_of(Trouble::connect_timeout, Phase::connect, "");
     size_t at = 0;
-    const Candidate* last = nullptr;
     while (at < list.size() && !draining_) {
         std::vector<SocketAddress> addresses;
         for (size_t i = at; i < list.size(); ++i) addresses.push_back(list[i].address);
@@ -199,35 +198,35 @@ Task<bool> SiteWorker::dial_candidates(PooledConnection& pooled, const std::vect
             at += static_cast<size_t>(std::ranges::count_if(dialled.attempts, [](const DialAttempt& attempt) { return attempt.result != -EAGAIN; }));
             continue;
         }
-        last = &list[std::min(at + dialled.attempts.size(), list.size()) - 1];
         if (!dialled.connection && draining_) break;
+        const Candidate& last = list[std::min(at + dialled.attempts.size(), list.size()) - 1];
         if (!dialled.connection) {
-            failure = failure_of(trouble_of_errno(-dialled.error(), true), Phase::connect, last->address.text());
-            pooled.remember_place(*last);
+            failure = failure_of(trouble_of_errno(-dialled.error(), true), Phase::connect, last.address.text());
+            pooled.remember_place(last);
             break;
         }
         at += dialled.attempts.size();
         const bool may_do_without = tls_use(pooled.shaping().enable_tls.value) == TlsUse::opportunistic;
-        const bool tls = !may_do_without || !context_.hosts.tls_failed_lately(last->host, context_.reactor.now_ms());
-        auto refusal = co_await open_session(pooled, std::move(dialled.connection), *last, tls);
+        const bool tls = !may_do_without || !context_.hosts.tls_failed_lately(last.host, context_.reactor.now_ms());
+        auto refusal = co_await open_session(pooled, std::move(dialled.connection), last, tls);
         if (refusal && tls && may_do_without && is_tls_failure(*refusal)) {
             // FAULTS 62: once more, in clear; and the next ones in clear at once, for a while.
-            context_.hosts.tls_failed(last->host, context_.reactor.now_ms());
+            context_.hosts.tls_failed(last.host, context_.reactor.now_ms());
             if (!co_await may_dial(pooled)) co_return false;
-            auto second = co_await dial(context_.reactor, context_.buffers, {last->address}, options);
-            if (second.connection) refusal = co_await open_session(pooled, std::move(second.connection), *last, false);
+            auto second = co_await dial(context_.reactor, context_.buffers, {last.address}, options);
+            if (second.connection) refusal = co_await open_session(pooled, std::move(second.connection), last, false);
         }
         if (!refusal) {
-            context_.health.host_served(last->host);
-            pooled.opened_at(context_.addresses.at(last->address, pooled.source_id()));
+            context_.health.host_served(last.host);
+            pooled.opened_at(context_.addresses.at(last.address, pooled.source_id()));
             co_return true;
         }
-        context_.health.host_failed(last->host, context_.reactor.now_ms());
+        context_.health.host_failed(last.host, context_.reactor.now_ms());
         failure = *refusal;
         if (failure.outcome.scope == Scope::site || failure.outcome.scope == Scope::engine) break;
     }
     best.failure = failure;
-    could_not_open(pooled, failure, last);
+    could_not_open(pooled, failure);
     co_return false;
 }
 
@@ -312,7 +311,7 @@ Task<void> SiteWorker::serve(PooledConnection& pooled) {
     pooled.connection.reset();
 }
 
-void SiteWorker::could_not_open(PooledConnection& pooled, const SessionFailure& failure, const Candidate* last) {
+void SiteWorker::could_not_open(PooledConnection& pooled, const SessionFailure& failure) {
     const int64_t now_ms = context_.reactor.now_ms();
     connection_window_.failed();
     if (draining_) return;
@@ -334,7 +333,7 @@ void SiteWorker::could_not_open(PooledConnection& pooled, const SessionFailure& 
         no_opening_before_ms_ = now_ms + kOpenAgainMs;
         return;
     }
-    park_site(pooled, failure, last);
+    park_site(pooled, failure);
 }
 
 // No host of the site has an address, and none will for this mail: all of it bounces, a slice at a time, as where DNS says so
@@ -354,7 +353,7 @@ Task<void> SiteWorker::bounce_all(PooledConnection& pooled, Outcome outcome) {
 }
 
 // The probe's recipient tells why; everything else of the site waits, untouched.
-void SiteWorker::park_site(PooledConnection& pooled, const SessionFailure& failure, const Candidate* last) {
+void SiteWorker::park_site(PooledConnection& pooled, const SessionFailure& failure) {
     if (parked_until_ms_ > context_.reactor.now_ms()) return;
     if (!home_) {  // the site's home shard finds out by itself; a helper comes again later
         no_opening_before_ms_ = context_.reactor.now_ms() + (kOpenAgainMs << std::min(fruitless_++, 6u));
@@ -364,7 +363,6 @@ void SiteWorker::park_site(PooledConnection& pooled, const SessionFailure& failu
     const int64_t wait_s = context_.owner.retry_wait_s(failures);
     parked_until_ms_ = context_.reactor.now_ms() + wait_s * 1000;
     parked_why_ = failure.outcome.text;
-    if (last) pooled.remember_place(*last);
     const auto kept = kept_view();
     if (QueuedMessage* probe = next_message(kept->paths[pooled.source_id()], {})) {
         Outcome outcome = failure.outcome;

@@ -242,8 +242,7 @@ size_t SiteWorker::add_recipient(QueuedMessage& message, RecordId id) {
 
 void SiteWorker::taken_one() {
     if (connection_window_.round_ended(connections_.size(), live_, context_.reactor.now_ms()) &&
-        worthwhile(UINT64_MAX) && connection_window_.size() < allowed_at_most() && context_.reactor.busy() < kBusy &&
-        worthwhile(waiting()))
+        connection_window_.size() < allowed_at_most() && context_.reactor.busy() < kBusy && worthwhile(waiting()))
         connection_window_.open_more();
 }
 
@@ -282,7 +281,7 @@ void SiteWorker::pump() {
     if (!large_.empty()) (void)open_for_large();
     open_for_wanting();
     const bool may_open = now_ms >= no_opening_before_ms_ && connections_.size() < connection_window_.size() &&
-                          (connections_.empty() || worthwhile(UINT64_MAX)) && connections_.size() < allowed_at_most();
+                          connections_.size() < allowed_at_most();
     const bool may_invite = home_ && now_ms - invited_ms_ >= kInviteEveryMs && context_.reactor.busy() >= kBusy;
     if (idle_.empty() && !may_open && !may_invite) return;  // after each message: cheap when nothing is to do
     const uint64_t mail = wake_resting(waiting());

@@ -88,9 +88,9 @@ class SiteWorker {
     Task<bool> may_dial(PooledConnection& pooled);
     Task<bool> dial_candidates(PooledConnection& pooled, const std::vector<Candidate>& candidates);
     Task<void> serve(PooledConnection& pooled);
-    void could_not_open(PooledConnection& pooled, const SessionFailure& failure, const Candidate* last);
+    void could_not_open(PooledConnection& pooled, const SessionFailure& failure);
     Task<void> bounce_all(PooledConnection& pooled, Outcome outcome);
-    void park_site(PooledConnection& pooled, const SessionFailure& failure, const Candidate* last);
+    void park_site(PooledConnection& pooled, const SessionFailure& failure);
     void leave_rotation(size_t index, bool abandon);
     // The site's home has urgent mail, and this shard has none of it.
     bool gives_way() const { return !home_ && rotation_.urgent() == 0 && site_.urgent(pool_.id) > 0; }
@@ -138,7 +138,6 @@ class SiteWorker {
     void wait_for_limits();
     void stop_waiting_for_limits();
     void shed();
-    // UINT64_MAX: were there ever so much mail.
     bool worthwhile(uint64_t mail) const {
         return connection_window_.worthwhile(mail, connections_.size(), context_.sockets.used());
     }

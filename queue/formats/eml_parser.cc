@@ -25,8 +25,8 @@ uint64_t count_bare_lfs(std::string_view text) {
 EmlParser::EmlParser(SpoolHandler& handler, const ContentRules& rules)
     : handler_(handler), rules_(rules) {}
 
-void EmlParser::reset() {
-    lines_.reset();
+void EmlParser::reset(uint64_t offset, uint64_t line) {
+    lines_.reset(offset, line);
     fields_.reset();
     envelope_ = Envelope{};
     content_ = Content{};

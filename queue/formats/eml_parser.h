@@ -37,7 +37,9 @@ class EmlParser {
     Result<void> finish();
     // What it was fed refuses the file already: finish() tells why.
     bool refused() const { return state_ != State::block && scan_.refused(); }
-    void reset();  // for the next file
+    // For the next file. `offset` and `line` are what its first octet is called in what is told of it; the caller may have
+    // put lines in front (then they count up to 2^64 and on from 0).
+    void reset(uint64_t offset = 0, uint64_t line = 1);
 
   private:
     enum class State : uint8_t { block, header, body };

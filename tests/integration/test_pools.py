@@ -130,6 +130,7 @@ class PoolsTest(harness.Case):
         told = [r for r in self.engine.log() if r["type"] != "Delivery"]
         self.assertTrue(all(r["recipient"].startswith("one") for r in told), told)
         self.assertEqual({r["response"]["code"] for r in told}, {554})
+        self.assertTrue(all(r["source_address"] and r["session_id"] for r in told), "a session that was refused was one")
 
     def test_what_is_greylisted_comes_again_from_the_same_source(self):
         """RFC 6647: the receiver remembers the address; from another one the wait begins anew."""

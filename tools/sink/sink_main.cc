@@ -9,9 +9,9 @@
 #include <charconv>
 #include <cstdio>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include "engine/arguments.h"
 #include "tools/sink/sink.h"
 
 namespace postrider {
@@ -129,11 +129,7 @@ int run_sink(int argc, char** argv) {
     SinkOptions options;
     Extra extra;
     declare(app, options, extra);
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::ParseError& error) {
-        return app.exit(error) == 0 ? 0 : 2;
-    }
+    if (const auto code = parse_arguments(app, argc, argv)) return *code;
     if (!parse_duration_ms(extra.latency, options.latency_ms) ||
         !parse_duration_ms(extra.idle_close, options.idle_close_ms)) {
         std::fputs("postrider sink: durations are written 50ms, 2s or 1m\n", stderr);

@@ -180,6 +180,14 @@ TEST_F(Send, ContentTheIntakeWouldRefuseIsRefusedHere) {
     expect_refused(send({"--spool", spool_, "r@b.test"}, head + "a\rb\n"), 1, "a CR without LF");
     expect_refused(send({"--spool", spool_, "r@b.test"}, head + std::string("a\0b\n", 4)), 1,
                    "a NUL");
+    expect_refused(send({"--spool", spool_, "r@b.test"}, "Bcc: h@d.test\nReturn-Path: <f@a.test>\n"), 1, "empty");
+}
+
+// The envelope block that send puts in front, and the Bcc that it leaves out, are not the user's lines.
+TEST_F(Send, LinesAndOffsetsAreThoseOfTheMessage) {
+    const std::string message = "Bcc: h@d.test\nFrom: f@a.test\n\na\nb\rc\n";
+    expect_refused(send({"--spool", spool_, "--campaign", "spring", "r@b.test", "s@b.test"}, message), 1,
+                   fmt::format("line 5, offset {}: ", message.find('\r')));
 }
 
 TEST_F(Send, FindsTheSpoolInTheConfiguration) {
