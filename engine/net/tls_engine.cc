@@ -1,6 +1,7 @@
 #include <wolfssl/options.h>
 
 #include <wolfssl/error-ssl.h>
+#include <wolfssl/openssl/x509v3.h>
 #include <wolfssl/ssl.h>
 
 #include "engine/net/tls_engine.h"
@@ -9,6 +10,7 @@
 #include <cstring>
 
 #include "engine/core/check.h"
+#include "engine/net/certificate_name.h"
 #include "engine/net/session_cache.h"
 
 namespace postrider {
@@ -32,8 +34,8 @@ void TlsEngine::install(WOLFSSL_CTX* context) {
     wolfSSL_CTX_sess_set_new_cb(context, &TlsEngine::keep_session);
 }
 
-TlsEngine::TlsEngine(TlsContext& context, std::string key, WOLFSSL* ssl)
-    : context_(context), session_key_(std::move(key)), ssl_(ssl) {
+TlsEngine::TlsEngine(TlsContext& context, std::string host, std::string key, WOLFSSL* ssl)
+    : context_(context), host_(std::move(host)), session_key_(std::move(key)), ssl_(ssl) {
     wolfSSL_SetIOReadCtx(ssl_, this);
     wolfSSL_SetIOWriteCtx(ssl_, this);
 }
@@ -45,7 +47,7 @@ Result<std::unique_ptr<TlsEngine>> TlsEngine::make(TlsContext& context, const st
     WOLFSSL* ssl = wolfSSL_new(context.native());
     if (!ssl) return fail("no memory for a TLS connection", ENOMEM);
     std::unique_ptr<TlsEngine> engine(
-        new TlsEngine(context, SessionCache::key(host, peer, context.level()), ssl));
+        new TlsEngine(context, host, SessionCache::key(host, peer, context.level()), ssl));
     if (is_host_name(host) &&
         wolfSSL_UseSNI(ssl, WOLFSSL_SNI_HOST_NAME, host.data(),
                        static_cast<unsigned short>(host.size())) != WOLFSSL_SUCCESS) {
@@ -80,7 +82,10 @@ int TlsEngine::keep_session(WOLFSSL* ssl, WOLFSSL_SESSION* session) {
         std::string bytes(static_cast<size_t>(size), '\0');
         auto* cursor = reinterpret_cast<unsigned char*>(bytes.data());
         if (wolfSSL_i2d_SSL_SESSION(session, &cursor) == size) {
-            self->context_.sessions().store(self->session_key_, std::move(bytes));
+            if (self->established_)
+                self->context_.sessions().store(self->session_key_, std::move(bytes));
+            else
+                self->early_session_ = std::move(bytes);
         }
     }
     return 0;  // the library keeps its object
@@ -116,13 +121,37 @@ TlsEngine::Status TlsEngine::fail_with(std::string_view what, int result) {
     return Status::failed;
 }
 
+// The library has checked chain and time, and a name by its own, laxer rule. A session that is resumed was checked when it began.
+bool TlsEngine::certificate_names_host() const {
+    if (context_.level() != TlsLevel::verified || wolfSSL_session_reused(ssl_) != 0) return true;
+    WOLFSSL_X509* certificate = wolfSSL_get_peer_certificate(ssl_);
+    if (!certificate) return false;
+    bool named = false;
+    auto* names = static_cast<WOLFSSL_STACK*>(wolfSSL_X509_get_ext_d2i(certificate, NID_subject_alt_name, nullptr, nullptr));
+    for (int i = 0; i < wolfSSL_sk_GENERAL_NAME_num(names) && !named; ++i) {
+        const WOLFSSL_GENERAL_NAME* name = wolfSSL_sk_GENERAL_NAME_value(names, i);
+        if (!name || name->type != GEN_DNS) continue;
+        named = speaks_for_host({reinterpret_cast<const char*>(wolfSSL_ASN1_STRING_get0_data(name->d.dNSName)),
+                                 static_cast<size_t>(wolfSSL_ASN1_STRING_length(name->d.dNSName))}, host_);
+    }
+    wolfSSL_sk_GENERAL_NAME_pop_free(names, nullptr);
+    wolfSSL_X509_free(certificate);
+    return named;
+}
+
 TlsEngine::Status TlsEngine::handshake(std::string_view& in, Buffer& out) {
     in_ = in;
     out_ = &out;
     const int result = wolfSSL_connect(ssl_);
     Status status = Status::more;
-    if (result == WOLFSSL_SUCCESS) {
+    if (result == WOLFSSL_SUCCESS && !certificate_names_host()) {
+        status = Status::failed;
+        error_ = "TLS handshake: no DNS name in the certificate's subjectAltName is " + host_ + "'s (RFC 9525)";
+        context_.sessions().forget(session_key_);
+    } else if (result == WOLFSSL_SUCCESS) {
         status = Status::done;
+        established_ = true;
+        if (!early_session_.empty()) context_.sessions().store(session_key_, std::move(early_session_));
         resumed_ = wolfSSL_session_reused(ssl_) != 0;
         version_ = wolfSSL_get_version(ssl_);
         const char* cipher = wolfSSL_CIPHER_get_name(wolfSSL_get_current_cipher(ssl_));  // IANA's name

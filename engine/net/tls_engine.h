@@ -54,20 +54,23 @@ class TlsEngine {
     static void install(WOLFSSL_CTX* context);
 
   private:
-    TlsEngine(TlsContext& context, std::string key, WOLFSSL* ssl);
+    TlsEngine(TlsContext& context, std::string host, std::string key, WOLFSSL* ssl);
     void offer_session();
     Status fail_with(std::string_view what, int result);
+    bool certificate_names_host() const;
     static int read_memory(WOLFSSL* ssl, char* data, int size, void* self);
     static int write_memory(WOLFSSL* ssl, char* data, int size, void* self);
     static int keep_session(WOLFSSL* ssl, WOLFSSL_SESSION* session);
 
     TlsContext& context_;
-    std::string session_key_;
+    std::string host_, session_key_;
     WOLFSSL* ssl_;
     std::string_view in_;    // during a call: ciphertext not yet taken
     Buffer* out_ = nullptr;  // during a call
     std::string error_;
     std::string_view version_, cipher_;  // static texts of the library
+    std::string early_session_;  // issued before the certificate was judged
+    bool established_ = false;
     bool resumed_ = false;
 };
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import time
 
 import contents
 import harness
@@ -13,11 +14,14 @@ GOOD = "mx.good.test"
 
 
 class TlsTest(harness.Case):
-    def certificate(self, name):
+    def certificate(self, name, alternative=None):
+        """Self-signed, its own root. `alternative`: the subjectAltName; "" for none, by default the name as DNS."""
         certificate, key = self.folder / "mx.pem", self.folder / "mx.key"
+        alternative = f"DNS:{name}" if alternative is None else alternative
         subprocess.run(
             ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30",
-             "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-keyout", key, "-out", certificate],
+             "-subj", f"/CN={name}", *(["-addext", f"subjectAltName={alternative}"] if alternative else []), "-keyout", key,
+             "-out", certificate],
             check=True, capture_output=True, stdin=subprocess.DEVNULL)
         return certificate, key
 
@@ -47,6 +51,29 @@ class TlsTest(harness.Case):
         self.assertEqual(records["other.test"]["type"], "TransientFailure", "the certificate is another host's")
         self.assertEqual(self.sink.accepted(), ["to@good.test"])
         self.assertEqual(self.code, 75, self.output)
+
+    def check_certificate(self, alternative, delivered):
+        certificate, key = self.certificate(GOOD, alternative)
+        record = self.send("Required", ["good.test"], "--cert", certificate, "--key", key, roots=certificate)["good.test"]
+        self.assertEqual(record["type"], "Delivery" if delivered else "TransientFailure", record)
+        self.assertEqual(self.sink.accepted(), ["to@good.test"] if delivered else [])
+        return record
+
+    def test_a_wildcard_stands_for_the_first_label(self):
+        self.check_certificate("DNS:*.good.test", True)
+
+    def test_the_common_name_is_no_host_name(self):
+        """RFC 9525 2, 6.3 (FAULTS 65)."""
+        self.assertIn("subjectAltName", self.check_certificate("", False)["response"]["content"])
+
+    def test_a_wildcard_stands_for_no_part_of_a_label(self):
+        self.check_certificate("DNS:m*.good.test", False)
+
+    def test_a_wildcard_stands_for_no_inner_label(self):
+        self.check_certificate("DNS:mx.*.test", False)
+
+    def test_only_dns_names_speak_for_a_host(self):
+        self.check_certificate(f"URI:{GOOD},email:{GOOD}", False)
 
     def test_required_refuses_an_unknown_root(self):
         certificate, key = self.certificate(GOOD)
@@ -93,3 +120,35 @@ class TlsTest(harness.Case):
         self.assertTrue(engine.last("to@good.test").get("tls_cipher"), engine.last("to@good.test"))
         process.signal(signal.SIGTERM)
         self.assertEqual(process.wait(20), 0, process.text())
+
+    def check_raised(self, demand):
+        """Mail flows in clear over one connection that never rests; `demand(engine)` has returned: no more goes in clear."""
+        sink = receivers.Sink(self, 1, "--no-tls", "--latency", "20ms")
+        engine = harness.Engine(self, sink.dns_port, retry_after=("1h",), max_age="1d", shards=1,
+                                shaping='["good.test"]\nconnection_limit = 1\n')
+        process = engine.start()
+        engine.put("a.bsmtp", harness.bsmtp([("news@sender.test", [f"r{n}@good.test"], CONTENT) for n in range(600)]))
+        self.eventually(lambda: len(engine.log()) > 5, "mail flows", 20)
+        demand(engine)
+        sent = sum(r["type"] == "Delivery" for r in engine.log())
+        time.sleep(2)  # of 12 in which the connection would carry what there is
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(20), 0, process.text())
+        sink.process.end()
+        more = len(sink.accepted()) - sent
+        self.assertLessEqual(more, 2, "what was under way when it was demanded, and no more")
+
+    def ask(self, engine, *arguments):
+        done = subprocess.run([harness.PROGRAM, *arguments, "--config", engine.config], capture_output=True, text=True, timeout=20)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_tls_demanded_live_holds_for_open_connections(self):
+        """FAULTS 60, 74."""
+        self.check_raised(lambda engine: self.ask(engine, "shape", "set", "good.test", "enable_tls=RequiredInsecure"))
+
+    def test_tls_demanded_by_reload_holds_for_open_connections(self):
+        def demand(engine):
+            with open(engine.folder / "shaping.toml", "a") as file:
+                file.write('enable_tls = "Required"\n')
+            self.ask(engine, "reload")
+        self.check_raised(demand)
