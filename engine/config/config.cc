@@ -423,7 +423,7 @@ class ConfigLoader {
 }  // namespace
 
 std::vector<AddressBlock> default_prohibited_hosts() {
-    return blocks_of({"127.0.0.0/8", "::1/128", "0.0.0.0/8", "169.254.0.0/16", "fe80::/10", "224.0.0.0/4"});
+    return blocks_of({"127.0.0.0/8", "::1/128", "0.0.0.0/8", "169.254.0.0/16", "fe80::/10", "224.0.0.0/4", "::/128", "ff00::/8"});
 }
 
 // RFC 5321 4.1.1.1 wants the client's full name; where it has none, an address literal.

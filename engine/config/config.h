@@ -18,7 +18,7 @@
 
 namespace postrider {
 
-// 127.0.0.0/8, ::1/128, 0.0.0.0/8, 169.254.0.0/16, fe80::/10, 224.0.0.0/4.
+// 127.0.0.0/8, ::1/128, 0.0.0.0/8, 169.254.0.0/16, fe80::/10, 224.0.0.0/4, ::/128, ff00::/8.
 std::vector<AddressBlock> default_prohibited_hosts();
 
 struct ServerConfig {

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <idn2.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 
@@ -252,6 +253,16 @@ Result<std::string> domain_to_ascii(std::string_view domain) {
         return bad(domain, "no internationalised domain name");
     }
     return out;
+}
+
+std::string_view address_to_ascii(std::string_view address, std::string& room) {
+    const auto high = [](char c) { return (class_of(c) & kHigh) != 0; };
+    const size_t domain_at = address.rfind('@') + 1;
+    if (std::ranges::none_of(address, high) || std::ranges::any_of(address.substr(0, domain_at), high)) return address;
+    auto domain = domain_to_ascii(address.substr(domain_at));
+    if (!domain) return address;
+    room.assign(address.substr(0, domain_at)).append(*domain);
+    return room;
 }
 
 bool is_utf8(std::string_view text) {

@@ -45,6 +45,9 @@ void normalise_domain(std::string_view domain, std::string& out);
 // The name to ask DNS for: normalised, U-labels as A-labels (IDNA 2008, RFC 5891). Literals as they
 // are.
 Result<std::string> domain_to_ascii(std::string_view domain);
+// local@domain as it goes out: the domain as A-labels, unless the local part needs SMTPUTF8 anyway. A view of `address`, or of
+// `room` where it differs.
+std::string_view address_to_ascii(std::string_view address, std::string& room);
 
 inline bool is_address_literal(std::string_view domain) {
     return !domain.empty() && domain.front() == '[';

@@ -42,7 +42,7 @@ TEST(AddressBlock, AMappedAddressIsTheIpv4AddressItStandsFor) {
 TEST(AddressBlock, DefaultsRefuseWhatMustNotBeMailed) {
     const auto blocks = default_prohibited_hosts();
     for (const char* bad : {"127.0.0.1", "::1", "0.0.0.0", "169.254.169.254", "fe80::1",
-                            "224.0.0.1", "::ffff:127.0.0.1"}) {
+                            "224.0.0.1", "::ffff:127.0.0.1", "::", "ff02::1"}) {
         EXPECT_TRUE(any_contains(blocks, octets(bad))) << bad;
     }
     for (const char* good : {"192.0.2.1", "10.0.0.1", "2001:db8::1", "::2"}) {

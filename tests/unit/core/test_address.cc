@@ -169,5 +169,13 @@ TEST(Domain, ULabelsBecomeALabels) {
     EXPECT_FALSE(domain_to_ascii("\xe2\x80\x8b.test"));
 }
 
+TEST(Address, OnlyDomainsBecomeALabels) {
+    std::string room;
+    EXPECT_EQ(address_to_ascii("news@m\xc3\xbcnchen.example", room), "news@xn--mnchen-3ya.example");
+    EXPECT_EQ(address_to_ascii("\"a@\xc3\xbc\"@b.test", room), "\"a@\xc3\xbc\"@b.test") << "RFC 6531: the local part needs SMTPUTF8";
+    for (const char* same : {"", "a@b.test", "A@B.Test.", "a@[192.0.2.1]", "a@\xff.test", "\xc3\xbc@\xc3\xbc.test"})
+        EXPECT_EQ(address_to_ascii(same, room), same);
+}
+
 }  // namespace
 }  // namespace postrider
