@@ -408,7 +408,10 @@ void Shard::invite(Site& site, ReadyWindow& window, int64_t expires_ms) {
 }
 
 void Shard::reconfigure(const RetrySchedule& schedule, const std::vector<AddressBlock>& prohibited) {
-    prohibited_ = prohibited;
+    if (prohibited != prohibited_) {
+        prohibited_ = prohibited;
+        dispatcher_->for_each_worker([](SiteWorker& worker) { worker.prohibited_changed(); });
+    }
     if (schedule == schedule_) return;
     schedule_ = schedule;
     backlog_->schedule_changed();

@@ -55,8 +55,10 @@ void PooledConnection::settled(OutgoingMessage& message) {
     began_ns = now_ns;
     bool requeued = false;
     for (size_t i = 0; i < queued.transaction.size(); ++i) {
-        requeued |= queued.transaction.outcome(i).kind == OutcomeKind::requeued;
-        fruitful |= queued.transaction.outcome(i).kind == OutcomeKind::delivered;
+        const Outcome& outcome = queued.transaction.outcome(i);
+        requeued |= outcome.kind == OutcomeKind::requeued;
+        fruitful |= outcome.kind == OutcomeKind::delivered || outcome.kind == OutcomeKind::bounced;
+        if (!fruitful && outcome.kind == OutcomeKind::transient) failure = outcome.text;
     }
     worker.settle_all(queued, place());
     if (requeued) return;
@@ -101,6 +103,7 @@ void PooledConnection::take_over_from(PooledConnection& other) {
     session_high = other.session_high;
     session_low = other.session_low;
     verified = other.verified;
+    tls_was_off = other.tls_was_off;
     reused = true;
     other.wake.notify();
 }
@@ -128,6 +131,15 @@ void PooledConnection::closed() {
     if (!at) return;
     --at->open;
     wake_waiting(*std::exchange(at, nullptr), 1);
+}
+
+bool PooledConnection::secure_enough(TlsPolicy policy, std::string_view name) const {
+    switch (policy) {
+        case TlsPolicy::Disabled: return true;
+        case TlsPolicy::Required: return verified && host == name;
+        case TlsPolicy::RequiredInsecure: return connection->secured();
+        default: return !tls_was_off || connection->secured() || !session->capabilities().starttls;
+    }
 }
 
 AttemptPlace PooledConnection::place() const {

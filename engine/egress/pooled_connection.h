@@ -33,6 +33,9 @@ class PooledConnection final : public SessionFeed {
     const EffectiveShaping& shaping() const { return worker.path(member).shaping; }
     const EgressSource& source() const { return worker.source(member); }
     SourceId source_id() const { return worker.turns_.source(member); }
+    // What `policy` demands of a connection to `name`; it may have changed since this one was opened, or another site takes it
+    // over. One in clear is enough for TLS "where it is offered" when it was not, or has failed.
+    bool secure_enough(TlsPolicy policy, std::string_view name) const;
     AttemptPlace place() const;
     void remember_place(const Candidate& candidate);
 
@@ -50,8 +53,10 @@ class PooledConnection final : public SessionFeed {
     uint64_t for_octets = 0;  // opened for a message of so many, which other hosts do not take
     bool opening = false;   // its session is, nothing was sent of any message
     bool retiring = false;
-    bool fruitful = false;  // a recipient was accepted for good
+    bool fruitful = false;  // a recipient was accepted or refused for good
+    std::string failure;    // what the host last said, or did, instead
     bool verified = false;  // under TLS with a certificate that names `host`
+    bool tls_was_off = false;  // in clear because its site wanted no TLS, whatever the host offers
     bool resting = false;
     bool reused = false;  // taken over from another site
     bool taken = false;   // another site has taken the connection over

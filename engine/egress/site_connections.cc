@@ -11,6 +11,7 @@
 namespace postrider {
 namespace {
 
+constexpr uint32_t kFruitlessMost = 3;       // sessions in a row that took nothing, until the site is parked
 constexpr DurationMs kOpenAgainMs = 1'000;   // after a connection could not be opened beside living ones
 constexpr DurationMs kLocalFaultMs = 1'000;  // no descriptors, no memory, no ports
 constexpr DurationMs kIdleBesideOpeningMs = 1'000;
@@ -206,15 +207,15 @@ Task<bool> SiteWorker::dial_candidates(PooledConnection& pooled, const std::vect
             break;
         }
         at += dialled.attempts.size();
-        const bool may_do_without = tls_use(pooled.shaping().enable_tls.value) == TlsUse::opportunistic;
-        const bool tls = !may_do_without || !context_.hosts.tls_failed_lately(last.host, context_.reactor.now_ms());
+        const auto may_do_without = [&] { return tls_use(pooled.shaping().enable_tls.value) == TlsUse::opportunistic; };
+        const bool tls = !may_do_without() || !context_.hosts.tls_failed_lately(last.host, context_.reactor.now_ms());
         auto refusal = co_await open_session(pooled, std::move(dialled.connection), last, tls);
-        if (refusal && tls && may_do_without && is_tls_failure(*refusal)) {
+        if (refusal && tls && may_do_without() && is_tls_failure(*refusal)) {
             // FAULTS 62: once more, in clear; and the next ones in clear at once, for a while.
             context_.hosts.tls_failed(last.host, context_.reactor.now_ms());
             if (!co_await may_dial(pooled)) co_return false;
             auto second = co_await dial(context_.reactor, context_.buffers, {last.address}, options);
-            if (second.connection) refusal = co_await open_session(pooled, std::move(second.connection), last, false);
+            if (second.connection && may_do_without()) refusal = co_await open_session(pooled, std::move(second.connection), last, false);
         }
         if (!refusal) {
             context_.health.host_served(last.host);
@@ -233,17 +234,9 @@ Task<bool> SiteWorker::dial_candidates(PooledConnection& pooled, const std::vect
 // A connection that another site of ours has left at rest at this address, if there is one.
 bool SiteWorker::take_over(PooledConnection& pooled, const Candidate& candidate) {
     const TlsPolicy policy = pooled.shaping().enable_tls.value;
-    const int64_t now_ms = context_.reactor.now_ms();
-    const auto strong_enough = [&](const PooledConnection& other) {
-        if (policy == TlsPolicy::Required) return other.verified && other.host == candidate.host;
-        if (other.connection->secured() || tls_use(policy) == TlsUse::off) return true;
-        // In clear, of a site that does without: where TLS is offered, it is for us to use unless it failed.
-        return tls_use(policy) == TlsUse::opportunistic &&
-               (!other.session->capabilities().starttls || context_.hosts.tls_failed_lately(candidate.host, now_ms));
-    };
     const uint32_t most = pooled.shaping().max_deliveries_per_connection.value;
     for (PooledConnection* other : context_.addresses.at(candidate.address, pooled.source_id()).resting) {
-        if (other->deliveries >= most || !strong_enough(*other)) continue;
+        if (other->deliveries >= most || !other->secure_enough(policy, candidate.host)) continue;
         pooled.take_over_from(*other);
         pooled.remember_place(candidate);
         auto options = session_options(pooled.shaping(), pooled.source().hostname, context_,
@@ -263,13 +256,21 @@ Task<std::optional<SessionFailure>> SiteWorker::open_session(PooledConnection& p
     pooled.session_low = context_.reactor.random().next();
     auto options = session_options(pooled.shaping(), pooled.source().hostname, context_,
                                    candidate.host);
+    const bool verified = pooled.shaping().enable_tls.value == TlsPolicy::Required;
     if (!tls) options.tls = TlsUse::off;
+    const int64_t now_ms = context_.reactor.now_ms();
+    options.helo = options.tls != TlsUse::required && context_.hosts.wants_helo(candidate.host, now_ms);
+    const bool said_ehlo = !options.helo;
     pooled.session = std::make_unique<Session>(context_.reactor, *pooled.connection, std::move(options));
+    pooled.tls_was_off = tls_use(pooled.shaping().enable_tls.value) == TlsUse::off;
     pooled.opening = true;
     auto failure = co_await pooled.session->open();
     pooled.opening = false;
-    pooled.verified = !failure && pooled.connection->secured() &&
-                      pooled.shaping().enable_tls.value == TlsPolicy::Required;
+    pooled.verified = !failure && pooled.connection->secured() && verified;
+    if (failure && failure->outcome.phase == Phase::ehlo && failure->trouble == Trouble::lost)
+        context_.hosts.hung_up_at_ehlo(candidate.host, context_.reactor.now_ms());
+    else if (!failure && said_ehlo)
+        context_.hosts.answered_ehlo(candidate.host);
     if (failure) {
         co_await pooled.session->quit(false);
         pooled.session.reset();
@@ -300,9 +301,7 @@ Task<void> SiteWorker::serve(PooledConnection& pooled) {
     if (pooled.fruitful) fruitless_ = 0;
     if (!end.reusable) {
         connection_window_.failed();
-        // Sessions that end before they take anything: later and later, else they burn the attempts of all mail here.
-        if (!pooled.fruitful && !pooled.reused)
-            no_opening_before_ms_ = context_.reactor.now_ms() + (kOpenAgainMs << std::min(fruitless_++, 6u));
+        if (!pooled.fruitful && !pooled.reused) rest_after_fruitless(pooled);
         no_opening_before_ms_ = std::max(no_opening_before_ms_, context_.reactor.now_ms() + (live_ > 1 ? 100 : 0));
     }
     co_await pooled.session->quit(end.may_quit);
@@ -352,6 +351,32 @@ Task<void> SiteWorker::bounce_all(PooledConnection& pooled, Outcome outcome) {
     }
 }
 
+// A session that ended before it took anything, as where a host throttles by 421 to MAIL. Later and later, and soon the site
+// rests as if it were down: else such sessions burn the attempts of all mail here.
+void SiteWorker::rest_after_fruitless(PooledConnection& pooled) {
+    ++fruitless_;
+    no_opening_before_ms_ = context_.reactor.now_ms() + (kOpenAgainMs << std::min(fruitless_ - 1, 6u));
+    if (!home_ || draining_ || fruitless_ < kFruitlessMost || live_ > 1 || connecting_ > 0) return;
+    park_windows(begin_park(pooled.failure));
+}
+
+// From now on nothing of the site is tried, for as long as the answer says, in seconds.
+int64_t SiteWorker::begin_park(const std::string& why) {
+    const int64_t wait_s = context_.owner.retry_wait_s(site_.failed(pool_.id));
+    parked_until_ms_ = context_.reactor.now_ms() + wait_s * kMsPerSecond;
+    parked_why_ = why;
+    return wait_s;
+}
+
+void SiteWorker::park_windows(int64_t wait_s) {
+    const int64_t until_s = context_.reactor.steady_us() / kUsPerSecond + wait_s;
+    while (!rotation_.empty()) {
+        const DomainId domain = rotation_[rotation_.size() - 1].window->domain();
+        leave_rotation(rotation_.size() - 1, true);
+        context_.owner.park(domain, until_s, parked_why_);
+    }
+}
+
 // The probe's recipient tells why; everything else of the site waits, untouched.
 void SiteWorker::park_site(PooledConnection& pooled, const SessionFailure& failure) {
     if (parked_until_ms_ > context_.reactor.now_ms()) return;
@@ -359,10 +384,7 @@ void SiteWorker::park_site(PooledConnection& pooled, const SessionFailure& failu
         no_opening_before_ms_ = context_.reactor.now_ms() + (kOpenAgainMs << std::min(fruitless_++, 6u));
         return;
     }
-    const uint32_t failures = site_.failed(pool_.id);
-    const int64_t wait_s = context_.owner.retry_wait_s(failures);
-    parked_until_ms_ = context_.reactor.now_ms() + wait_s * 1000;
-    parked_why_ = failure.outcome.text;
+    const int64_t wait_s = begin_park(failure.outcome.text);
     const auto kept = kept_view();
     if (QueuedMessage* probe = next_message(kept->paths[pooled.source_id()], {})) {
         Outcome outcome = failure.outcome;
@@ -378,12 +400,7 @@ void SiteWorker::park_site(PooledConnection& pooled, const SessionFailure& failu
         carried_ -= probe->transaction.size();
         give_back(*probe);
     }
-    const int64_t until_s = context_.reactor.steady_us() / kUsPerSecond + wait_s;
-    while (!rotation_.empty()) {
-        const DomainId domain = rotation_[rotation_.size() - 1].window->domain();
-        leave_rotation(rotation_.size() - 1, true);
-        context_.owner.park(domain, until_s, parked_why_);
-    }
+    park_windows(wait_s);
 }
 
 }  // namespace postrider

@@ -157,15 +157,23 @@ void SiteWorker::stop_waiting_for_limits() {
     for (LimitShare& share : shares_) share.leave();
 }
 
-// A limit was lowered: what rests above it closes at once; what is busy ends after its transaction (PooledConnection::next).
+// A limit was lowered, TLS is demanded, an address was prohibited: what rests in spite of it closes at once; what is busy ends
+// after its transaction (PooledConnection::next).
 void SiteWorker::shed() {
     for (size_t i = idle_.size(); i-- > 0;) {
         PooledConnection* pooled = idle_[i];
-        if (!pooled->lease.over()) continue;
+        if (!pooled->retiring && !pooled->lease.over() && pooled->secure_enough(pooled->shaping().enable_tls.value, pooled->host))
+            continue;
         pooled->retiring = true;
         pooled->stop_resting();
         pooled->wake.notify();
     }
+}
+
+void SiteWorker::prohibited_changed() {
+    for (auto& pooled : connections_)
+        pooled->retiring |= pooled->session && any_contains(context_.prohibited, pooled->connection->peer().octets());
+    if (!connections_.empty()) shed();
 }
 
 }  // namespace postrider

@@ -104,6 +104,11 @@ QueuedMessage* SiteWorker::pull(size_t member, const Taker& taker) {
 
 QueuedMessage* SiteWorker::next_message(const PathView& path, const Taker& taker) {
     if (gives_way()) return nullptr;
+    // FAULTS 60, 74: a demand made since, live or by a domain that came to the site, holds before the next MAIL.
+    if (taker.connection && !taker.connection->secure_enough(path.shaping.enable_tls.value, taker.connection->host)) {
+        taker.connection->retiring = true;
+        return nullptr;
+    }
     if (context_.holds && context_.owner.suspended(site_)) return nullptr;
     if (!large_.empty()) {
         if (QueuedMessage* large = large_for(taker)) return large;
@@ -191,7 +196,7 @@ bool SiteWorker::fill(QueuedMessage& message, RecordId first, ReadyWindow& windo
     message.content = loaded.content;
     message.campaign = record.campaign;
     message.tenant = record.tenant;
-    transaction.set_message(loaded.envelope.sender,
+    transaction.set_message(address_to_ascii(loaded.envelope.sender, ascii_),
                             {.wire_size = loaded.content.wire_size, .eight_bit = loaded.content.eight_bit,
                              .smtputf8 = loaded.envelope.smtputf8, .ret = loaded.envelope.ret,
                              .envid = loaded.envelope.envid});
@@ -230,14 +235,9 @@ size_t SiteWorker::add_recipient(QueuedMessage& message, RecordId id) {
         context_.owner.settle_unsent(id, outcome_of(Trouble::file_changed, Phase::rcpt, read.error().text), true);
         return 0;
     }
-    // A domain in UTF-8 goes out as A-labels unless the local part needs SMTPUTF8 anyway (RFC 6531 3.7.4 by FAULTS 45).
-    if (!text_.needs_smtputf8 &&
-        std::ranges::any_of(text_.address, [](char c) { return static_cast<signed char>(c) < 0; })) {
-        if (auto ascii = domain_to_ascii(text_.domain()))
-            text_.address.replace(text_.domain_at, std::string::npos, *ascii);
-    }
-    message.transaction.add_recipient(id, text_.address, text_.dsn);
-    return text_.address.size() + text_.dsn.size() + kRcptOctets;
+    const std::string_view address = address_to_ascii(text_.address, ascii_);
+    message.transaction.add_recipient(id, address, text_.dsn);
+    return address.size() + text_.dsn.size() + kRcptOctets;
 }
 
 void SiteWorker::taken_one() {

@@ -61,6 +61,8 @@ class SiteWorker {
     void pump();
     // Once in a while: the same, and lets go of windows that others have emptied.
     void tick();
+    // The context's list: what is open to such an address ends, as where a limit was lowered.
+    void prohibited_changed();
     // No new transaction; connections end after theirs.
     void drain();
     void end_park() { parked_until_ms_ = 0; }
@@ -91,6 +93,9 @@ class SiteWorker {
     void could_not_open(PooledConnection& pooled, const SessionFailure& failure);
     Task<void> bounce_all(PooledConnection& pooled, Outcome outcome);
     void park_site(PooledConnection& pooled, const SessionFailure& failure);
+    int64_t begin_park(const std::string& why);
+    void park_windows(int64_t wait_s);
+    void rest_after_fruitless(PooledConnection& pooled);
     void leave_rotation(size_t index, bool abandon);
     // The site's home has urgent mail, and this shard has none of it.
     bool gives_way() const { return !home_ && rotation_.urgent() == 0 && site_.urgent(pool_.id) > 0; }
@@ -192,6 +197,7 @@ class SiteWorker {
     uint64_t opened_ = 0, opened_tls_ = 0;
     uint64_t carried_ = 0;
     RecipientText text_;
+    std::string ascii_;  // an address with an internationalised domain, as it goes out
 };
 
 }  // namespace postrider

@@ -115,19 +115,21 @@ Task<std::optional<SessionFailure>> Session::open() {
 
 Task<std::optional<SessionFailure>> Session::say_ehlo() {
     capabilities_ = {};
-    if (!append_ehlo(out_, options_.hostname)) co_return failure_of(Trouble::bad_sender, Phase::ehlo);
-    Answered ehlo = co_await command(Phase::ehlo);
-    if (!ehlo.reply) co_return failure_of(ehlo.trouble, Phase::ehlo, connection_.error_text());
-    if (answer(Phase::ehlo, *ehlo.reply) == Answer::accepted) {
-        capabilities_ = parse_capabilities(*ehlo.reply);
-        co_return std::nullopt;
+    if (!options_.helo || connection_.secured()) {
+        if (!append_ehlo(out_, options_.hostname)) co_return failure_of(Trouble::bad_sender, Phase::ehlo);
+        const Answered ehlo = co_await command(Phase::ehlo);
+        if (!ehlo.reply) co_return failure_of(ehlo.trouble, Phase::ehlo, connection_.error_text());
+        if (answer(Phase::ehlo, *ehlo.reply) == Answer::accepted) {
+            capabilities_ = parse_capabilities(*ehlo.reply);
+            co_return std::nullopt;
+        }
+        // RFC 5321 3.2: an old host may know HELO only. Under TLS it has said EHLO before.
+        if (!helo_may_help(*ehlo.reply) || connection_.secured()) co_return refused(Phase::ehlo, *ehlo.reply);
     }
-    // RFC 5321 3.2: an old host may know HELO only. Under TLS it has said EHLO before.
-    if (!helo_may_help(*ehlo.reply) || connection_.secured()) co_return refused(Phase::ehlo, *ehlo.reply);
     if (!append_helo(out_, options_.hostname)) co_return failure_of(Trouble::bad_sender, Phase::helo);
-    ehlo = co_await command(Phase::helo);
-    if (!ehlo.reply) co_return failure_of(ehlo.trouble, Phase::helo, connection_.error_text());
-    if (answer(Phase::helo, *ehlo.reply) != Answer::accepted) co_return refused(Phase::helo, *ehlo.reply);
+    const Answered helo = co_await command(Phase::helo);
+    if (!helo.reply) co_return failure_of(helo.trouble, Phase::helo, connection_.error_text());
+    if (answer(Phase::helo, *helo.reply) != Answer::accepted) co_return refused(Phase::helo, *helo.reply);
     co_return std::nullopt;
 }
 
@@ -353,6 +355,7 @@ void Session::done(SessionFeed& feed, Transaction::Step step) {
 void Session::settle_front(SessionFeed& feed) {
     OutgoingMessage* message = flight_.front();
     flight_.erase(flight_.begin());
+    envelope_until_ms_ = 0;
     feed.settled(*message);
 }
 
@@ -407,10 +410,17 @@ Task<SessionEnd> Session::carry(SessionFeed& feed) {
                 for_room = flight_.size() < depth() && flight_.back()->content.stored.size > kWhole &&
                            connection_.unsent() > kStreamUnsent - kNextNeeds;
             }
-            // One deadline for a reply, however many pieces it comes in (FAULTS 34).
-            if (std::exchange(next_reply_, false)) until_ms = deadline(flight_.front()->transaction.awaits());
+            // One deadline for a reply, however many pieces it comes in, and one for all before the content (FAULTS 34).
+            const Phase phase = flight_.front()->transaction.awaits();
+            const bool envelope = !is_final(phase);
+            if (std::exchange(next_reply_, false)) {
+                if (envelope_until_ms_ == 0) envelope_until_ms_ = reactor_.now_ms() + options_.envelope_ms;
+                until_ms = envelope ? std::min(deadline(phase), envelope_until_ms_) : deadline(phase);
+            }
             const IoStatus status = co_await (for_room ? connection_.drained(kStreamUnsent - kNextNeeds, until_ms)
                                                        : connection_.more_input(until_ms));
+            if (status == IoStatus::timeout && envelope && reactor_.now_ms() >= envelope_until_ms_)
+                co_return lose(feed, Trouble::too_slow);
             if (status != IoStatus::ok && status != IoStatus::input)
                 co_return lose(feed, trouble_of(status), connection_.error_text());
             continue;

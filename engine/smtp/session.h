@@ -62,6 +62,8 @@ struct SessionOptions {
     std::string peer_name;                   // the MX host: SNI
     Dialogue dialogue = Dialogue::message;   // the most that is wanted; less is used where less is offered
     size_t pipeline_depth = 1;               // transactions in flight in the bdat dialogue
+    bool helo = false;                       // no EHLO, at which the host hangs up (FAULTS 31): never where TLS is required
+    DurationMs envelope_ms = kEnvelopeMs;    // from the turn of a transaction to the last reply before its content
     std::array<DurationMs, kPhases.size()> timeouts_ms = default_timeouts();
 
     static constexpr std::array<DurationMs, kPhases.size()> default_timeouts() {
@@ -146,6 +148,7 @@ class Session {
     std::string out_;       // commands of one flight
     std::string stored_;    // stored octets on their way through the encoder
     ContentEncoder encoder_;
+    int64_t envelope_until_ms_ = 0;  // of the first in flight; 0: its turn has not begun
     std::vector<OutgoingMessage*> flight_;  // begun and not settled, in the order of their replies
     uint32_t transactions_ = 0;             // ended with the session in step
     bool reset_first_ = false;

@@ -52,8 +52,17 @@ inline constexpr std::array<PhaseInfo, 14> kPhases{{
     {Phase::idle, "idle", "", 30'000},
 }};
 
+// For all commands of one transaction together: a host that answers each of a hundred just in time must hold neither the mail
+// nor a connection for hours (FAULTS 34). Far above what recipients' callouts take.
+inline constexpr DurationMs kEnvelopeMs = 1'800'000;
+
 constexpr const PhaseInfo& info_of(Phase phase) { return kPhases[static_cast<size_t>(phase)]; }
 constexpr std::string_view name_of(Phase phase) { return info_of(phase).name; }
+
+// The content and the reply to its end.
+constexpr bool is_final(Phase phase) {
+    return phase == Phase::content || phase == Phase::dot || phase == Phase::bdat;
+}
 
 // FAULTS 2: a shorter wait for the final reply makes duplicates.
 static_assert(info_of(Phase::dot).timeout_ms >= 600'000 && info_of(Phase::bdat).timeout_ms >= 600'000);

@@ -32,7 +32,7 @@ constexpr std::array<Row, kTroubleCount> kRows{{
     {Trouble::timeout, "timeout",
      {transient, Scope::session, 451, {4, 4, 2}, "no reply within the timeout"}},
     {Trouble::too_slow, "too_slow",
-     {transient, Scope::session, 451, {4, 4, 2}, "host takes the content too slowly"}},
+     {transient, Scope::session, 451, {4, 4, 2}, "host answers the commands of a transaction too slowly"}},
     {Trouble::bad_reply, "bad_reply",
      {transient, Scope::session, 451, {4, 5, 0}, "host sent a line that is no reply"}},
     {Trouble::out_of_step, "out_of_step",
@@ -92,10 +92,6 @@ static_assert([] {
         if (kRows[i].trouble != static_cast<Trouble>(i)) return false;
     return true;
 }());
-
-bool is_final(Phase phase) {
-    return phase == Phase::content || phase == Phase::dot || phase == Phase::bdat;
-}
 
 }  // namespace
 

@@ -22,7 +22,7 @@ enum class Trouble : uint8_t {
     // The session breaks.
     lost,             // reset, end of stream, half-closed (FAULTS 1, 7, 29, 37)
     timeout,          // a phase's deadline (FAULTS 2, 34)
-    too_slow,         // the minimum data rate (FAULTS 34)
+    too_slow,         // each reply in time, all of them together too late (FAULTS 34)
     bad_reply,        // ReplyParser said bad (FAULTS 15, 17-20)
     out_of_step,      // a reply that cannot be here (FAULTS 12-16)
     premature_reply,  // a reply to a command not sent yet (FAULTS 14)

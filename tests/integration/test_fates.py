@@ -2,6 +2,8 @@
 
 import datetime
 import signal
+import socketserver
+import threading
 
 import contents
 import harness
@@ -133,6 +135,59 @@ class FatesTest(harness.Case):
         """A host that takes three sessions refuses the fourth before it has answered the others."""
         process, _ = self.grown_to_four_connections(("1h",), "--max-connections-per-mx", 3)
         self.assertEqual(self.expect_second_delivered(process), [])
+
+    def throttled(self, rule, count=30):
+        """A run against a host that takes nothing; answers how many were tried."""
+        sink = receivers.Sink(self, 1, "--rule", rule, store=False)
+        self.engine.write_config([f"127.0.0.1:{sink.dns_port}"], retry_after=("1h",), max_age="1d")
+        self.put_many("r", count)
+        code, output = self.engine.run(until_empty=True, seconds=40)
+        self.assertEqual(code, 75, output)
+        records = self.engine.log()
+        self.assertEqual({r["type"] for r in records}, {"TransientFailure"})
+        return len(records)
+
+    def test_a_host_that_throttles_every_session_rests_as_one_that_is_down(self):
+        """421 to MAIL, or sessions that end some other way, park the site; they do not burn the attempts of all its mail."""
+        self.assertLessEqual(self.throttled('mail=* reply="421 4.7.0 slow down"'), 6)
+
+    def test_a_host_that_hangs_up_on_every_message_rests_too(self):
+        self.assertLessEqual(self.throttled("rcpt=* action=close"), 6)
+
+    def test_a_host_that_closes_behind_each_refusal_is_asked_on(self):
+        """Bounces are progress."""
+        sink = receivers.Sink(self, 1, "--rule", 'rcpt=* action=close-after-reply reply="550 5.1.1 no such user"', store=False)
+        self.engine.write_config([f"127.0.0.1:{sink.dns_port}"], retry_after=("1h",), max_age="1d")
+        self.put_many("r", 30)
+        code, output = self.engine.run(until_empty=True, seconds=40)
+        self.assertEqual(code, 0, output)
+        self.assertEqual([r["type"] for r in self.engine.log()], ["Bounce"] * 30)
+
+    def test_a_host_that_knows_helo_only_and_hangs_up_at_ehlo(self):
+        """FAULTS 31: twice may be an accident, then it is HELO."""
+        taken = []
+
+        class Old(socketserver.StreamRequestHandler):
+            def handle(self):
+                self.wfile.write(b"220 old\r\n")
+                while (line := self.rfile.readline()) and not line.startswith(b"EHLO"):
+                    if line.startswith(b"DATA"):
+                        self.wfile.write(b"354 go\r\n")
+                        while (line := self.rfile.readline()) != b".\r\n":
+                            taken.append(line)
+                    self.wfile.write(b"221 bye\r\n" if line.startswith(b"QUIT") else b"250 ok\r\n")
+
+        with socketserver.ThreadingTCPServer((self.network.address(1), self.network.port), Old) as server:
+            thread = threading.Thread(target=server.serve_forever, daemon=True)
+            thread.start()
+            self.engine.write_config([f"{self.knot.address}:{self.knot.port}"], retry_after=("1s",))
+            self.put_many("r", 1)
+            code, output = self.engine.run(until_empty="20s", seconds=40)
+            server.shutdown()
+            thread.join()
+        self.assertEqual(code, 0, output)
+        self.assertEqual([r["type"] for r in self.engine.log()], ["TransientFailure", "TransientFailure", "Delivery"])
+        self.assertEqual(b"".join(taken), CONTENT)
 
     def test_an_envelope_of_megabytes_goes_out_in_parts(self):
         """However many recipients one transaction may have, the connection holds their commands."""

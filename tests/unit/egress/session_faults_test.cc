@@ -61,6 +61,28 @@ TEST_P(SessionFaults, Fault01_LostBeforeTheDotIsTransient) {
     EXPECT_TRUE(feed.intents.empty());
 }
 
+TEST(SessionFault, F34_EachReplyInTimeAndAllTogetherTooLate) {
+    MemoryFeed feed;
+    auto& message = feed.add();
+    SessionOptions use = test::quick_options();
+    use.envelope_ms = 300;
+    const Dialogued out = talk(
+        feed,
+        [](Wire& wire) {
+            wire.greet();
+            for (int i = 0; i < 2; ++i) {  // MAIL and RCPT; the 354 would come in time too
+                ::usleep(200'000);
+                wire.say("250 ok\r\n");
+            }
+            (void)wire.rest();
+        },
+        use);
+    EXPECT_FALSE(out.end.reusable);
+    EXPECT_EQ(message.kind(), transient);
+    EXPECT_THAT(message.outcome().text, ::testing::HasSubstr("too slowly"));
+    EXPECT_TRUE(feed.intents.empty());
+}
+
 TEST_P(SessionFaults, TheNextTransactionIsUntouchedWhenTheSessionEndsBehindTheDot) {
     MemoryFeed feed;
     for (int i = 0; i < 4; ++i) feed.add();
