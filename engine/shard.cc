@@ -307,17 +307,12 @@ void Shard::look_at_the_clock() {
 void Shard::count_connections() {
     connections_counted_ms_ = counted_ms_;
     size_t connections = 0, connecting = 0;
-    uint64_t opened = 0, tls = 0;
     dispatcher_->for_each_worker([&](const SiteWorker& worker) {
         connections += worker.connections();
         connecting += worker.connecting();
-        opened += worker.opened();
-        tls += worker.opened_tls();
     });
     metrics_.connections.set(connections);
     metrics_.connecting.set(connecting);
-    metrics_.connections_opened.set(opened);
-    metrics_.connections_tls.set(tls);
 }
 
 LedgerCount Shard::ledger_count() const {
@@ -485,6 +480,11 @@ void Shard::refusals_told(FileId file) {
 void Shard::publishing_done(FileSlot slot) {
     POSTRIDER_CRASH_POINT("publish.done");
     commit_->when_durable({.b = slot});
+}
+
+void Shard::connection_opened(bool tls) {
+    metrics_.connections_opened.add();
+    if (tls) metrics_.connections_tls.add();
 }
 
 void Shard::local_fault(const std::string& text) {

@@ -161,6 +161,7 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     void before_dot(QueuedMessage& message) override;
     void put_back(RecordId id) override;
     void settle_unsent(RecordId id, const Outcome& outcome, bool counts) override;
+    void connection_opened(bool tls) override;
     void local_fault(const std::string& text) override;
     void put_off(RecordId id, const Outcome& outcome) override;
     bool expired(RecordId id) override;

@@ -91,6 +91,7 @@ class EgressOwner {
     virtual bool suspended(Site& site) = 0;
     // A fault of this machine keeps connections from being opened; told once for each text.
     virtual void local_fault(const std::string& text) = 0;
+    virtual void connection_opened(bool tls) = 0;
     // A local fault keeps this recipient's file from being read: it is told and tried again later, and no attempt counts.
     virtual void put_off(RecordId id, const Outcome& outcome) = 0;
     virtual bool expired(RecordId id) = 0;

@@ -84,7 +84,7 @@ Task<void> SiteWorker::run(PooledConnection& pooled) {
     if (opened) {
         if (!pooled.reused) {
             ++opened_;
-            if (pooled.connection->secured()) ++opened_tls_;
+            context_.owner.connection_opened(pooled.connection->secured());
         }
         ++live_;
         turns_.opened(pooled.member);

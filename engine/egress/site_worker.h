@@ -72,7 +72,6 @@ class SiteWorker {
     size_t connections() const { return connections_.size(); }
     size_t connecting() const { return connecting_; }
     uint64_t opened() const { return opened_; }
-    uint64_t opened_tls() const { return opened_tls_; }
     // Recipients pulled and not yet settled.
     uint64_t carried() const { return carried_; }
 
@@ -194,7 +193,7 @@ class SiteWorker {
     uint64_t octets_expected_ = 4096;  // of the next message: what the last one had
     std::vector<uint64_t> grants_;   // by member, while pumping
     bool draining_ = false;
-    uint64_t opened_ = 0, opened_tls_ = 0;
+    uint64_t opened_ = 0;
     uint64_t carried_ = 0;
     RecipientText text_;
     std::string ascii_;  // an address with an internationalised domain, as it goes out

@@ -1,6 +1,7 @@
 """A run's life: one engine to a spool, SIGTERM drains, feeding while it runs, `send` into a running engine."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -55,6 +56,16 @@ class LifeTest(harness.Case):
         process.signal(signal.SIGTERM)
         self.assertEqual(process.wait(15), 0, process.text())
         self.assertEqual(engine.files_left(), [])
+
+    def test_the_last_line_counts_every_connection(self):
+        engine = self.engine_with_sink("--sites", 10)
+        self.fill(engine, 3000)
+        code, output = engine.run(seconds=60)
+        self.assertEqual(code, 0, output)
+        sessions = len({r["session_id"] for r in engine.log()})
+        opened = int(re.search(r"(\d+) connections?, \d+ with TLS", output).group(1))
+        self.assertGreaterEqual(opened, sessions)
+        self.assertLessEqual(opened, sum(e["event"] == "open" for e in self.sink.events()))
 
     def test_sigterm_is_obeyed_in_a_run_until_empty(self):
         engine = self.engine_with_sink("--latency", "20ms")

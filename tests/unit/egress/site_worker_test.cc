@@ -29,6 +29,7 @@ struct Owner final : EgressOwner {
     bool take_held(RecordId, Site*) override { return false; }
     bool suspended(Site&) override { return false; }
     void local_fault(const std::string&) override {}
+    void connection_opened(bool) override {}
     void put_off(RecordId, const Outcome&) override { ++settled; }
     bool expired(RecordId id) override {
         if (before_loading) before_loading(id);
