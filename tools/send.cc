@@ -6,12 +6,14 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "engine/arguments.h"
@@ -63,7 +65,8 @@ Result<void> check_recipients(SendOptions& options) {
         bool any = false;
         while (next_address(argument, at, listed)) {
             std::string address;
-            if (auto ok = plain_addr_spec(listed.raw, address); !ok) return ok;
+            if (auto ok = plain_addr_spec(listed.raw, address); !ok)
+                return fail(fmt::format("recipient \"{}\": {}", argument, ok.error().text));
             auto mailbox = parse_mailbox(address);
             if (!mailbox) return std::unexpected(std::move(mailbox.error()));
             plain.push_back(std::move(address));
@@ -120,6 +123,20 @@ Result<void> find_spool(SendOptions& options) {
     return {};
 }
 
+// Each recipient once, as it was written first. Domains are compared without case, local parts octet by octet (RFC 5321
+// 2.4).
+void drop_repeated(std::vector<std::string>& recipients) {
+    std::unordered_set<std::string> known;
+    std::string key;
+    std::erase_if(recipients, [&](const std::string& address) {
+        const auto mailbox = parse_mailbox(address);
+        if (!mailbox) return false;
+        normalise_domain(mailbox->domain, key);
+        key.insert(0, address, 0, mailbox->local.size() + 1);
+        return !known.insert(key).second;
+    });
+}
+
 // Recipients of a header, for -t.
 class HeaderRecipients : public SpoolHandler {
   public:
@@ -167,6 +184,7 @@ class Sending {
   private:
     Result<size_t> read_some();
     Result<void> read_header();
+    Result<void> header_sender(Envelope& envelope);
     Result<void> write_block();
     Result<void> write_header();
     void drop_removed_fields();
@@ -206,13 +224,14 @@ Result<void> Sending::read_header() {
         }
     }
     header_.finish();
+    if (head_.empty()) return fail("the message is empty");
     drop_removed_fields();
     // Right behind our block such a line would be taken for a part of it.
     const std::string_view first = std::string_view(kept_).substr(0, kept_.find('\n'));
     if (split_block_line(first).name != BlockName::none) {
-        return fail(
-            "line 1: the message begins with an x- line of an envelope; use the options of send "
-            "instead");
+        return fail(fmt::format("line 1: \"{}\" as the first line of the header is a line of the envelope, so it would not be sent; "
+                                "put another line in front of it, such as From, or use the option of send instead",
+                                first.substr(0, first.find(':'))));
     }
     return {};
 }
@@ -227,12 +246,24 @@ void Sending::drop_removed_fields() {
     }
 }
 
+Result<void> Sending::header_sender(Envelope& envelope) {
+    if (read_header_sender(header_, envelope)) return {};
+    constexpr std::pair<FieldName, const char*> kInTurn[] = {{FieldName::return_path, "Return-Path"},
+                                                             {FieldName::sender, "Sender"},
+                                                             {FieldName::from, "From"}};
+    for (const auto& [name, word] : kInTurn) {
+        const auto field = std::ranges::find(header_.fields(), name, &HeaderField::name);
+        if (field == header_.fields().end()) continue;
+        return fail(fmt::format("line {}: {} has no usable address; mend it, or give a sender with -f", field->line, word));
+    }
+    return fail("no sender: the header has no Return-Path, Sender or From; give one with -f");
+}
+
 Result<void> Sending::write_block() {
     Envelope envelope;
     envelope.sender = options_.sender;
     if (!options_.sender_given) {
-        auto sender = read_header_sender(header_, envelope);
-        if (!sender) return fail("no sender in the header; give one with -f");
+        if (auto sender = header_sender(envelope); !sender) return sender;
     }
     std::vector<std::string> recipients = options_.recipients;
     if (options_.from_header) {
@@ -241,6 +272,7 @@ Result<void> Sending::write_block() {
         if (!found.refused.empty()) return fail(found.refused);
         if (recipients.empty()) return fail("no recipient in To, Cc or Bcc; name one");
     }
+    drop_repeated(recipients);
     std::string block =
         fmt::format("x-sender: {}\r\n", envelope.sender.empty() ? "<>" : envelope.sender);
     for (const auto& [name, value] : options_.fields) {
@@ -287,7 +319,7 @@ std::string file_name(size_t number) {
 }
 
 int send_one(const SendOptions& options, const std::string& path, size_t number) {
-    const bool standard_input = path.empty();
+    const bool standard_input = path == "-";
     const int fd = standard_input ? STDIN_FILENO : open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (fd < 0) return report(kRuntime, fail_errno("open " + path).error().text);
     const std::string name = file_name(number);
@@ -320,14 +352,15 @@ void declare(CLI::App& app, SendOptions& options) {
                        std::string("the envelope's ") + name);
     }
     app.add_option("--eml", options.files,
-                   "message files, named last; default: one message from standard input");
+                   "message files, named last, - for standard input; default: -");
     app.add_option("--spool", options.spool, "the spool directory");
     app.add_option("--config", options.config, "configuration that names the spool");
     app.add_flag("--json", options.json, "one JSON object a message instead of its file name");
     app.footer(
         "Example:\n  postrider send --spool /var/spool/postrider -f news@example.com \\\n"
         "      --campaign spring anna@example.net < message.eml\n"
-        "Exit codes: 0 all queued, 1 failed, 2 usage.");
+        "Each file is tried: what is queued is named on standard output, what is not is told on standard error.\n"
+        "Exit codes: 0 all queued, 1 one or more not, 2 usage.");
 }
 
 }  // namespace
@@ -342,11 +375,11 @@ int run_send(int argc, char** argv) {
     if (auto ok = check_options(options); !ok) return report(kUsage, ok.error().text);
     if (auto ok = find_spool(options); !ok) return report(kUsage, ok.error().text);
     if (auto ok = prepare_spool(options.spool); !ok) return report(kRuntime, ok.error().text);
-    if (options.files.empty()) return send_one(options, {}, 1);
-    for (size_t i = 0; i < options.files.size(); ++i) {
-        if (const int code = send_one(options, options.files[i], i + 1); code != 0) return code;
-    }
-    return 0;
+    if (options.files.empty()) options.files = {"-"};
+    // One bad file does not keep the others back, nor the caller in doubt about them.
+    int code = 0;
+    for (size_t i = 0; i < options.files.size(); ++i) code = std::max(code, send_one(options, options.files[i], i + 1));
+    return code;
 }
 
 }  // namespace postrider

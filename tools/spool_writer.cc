@@ -1,6 +1,8 @@
 #include "tools/spool_writer.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <cerrno>
 
@@ -11,16 +13,36 @@ namespace {
 
 constexpr size_t kBuffer = 1 << 20;  // octets a write call takes at once
 
+// `where`: the folder it concerns. A permission that is missing has a mend, which docs/spool.md tells at length.
+std::unexpected<Error> spool_error(const std::string& spool, const std::string& where, const Error& error) {
+    std::string text = where + ": " + error.text;
+    if (error.code == EACCES || error.code == EPERM)
+        text += fmt::format("; be the engine's user, or let that user give your group the spool: chgrp GROUP {0} {0}/tmp {0}/new && "
+                            "chmod g+rx {0} && chmod 3770 {0}/tmp {0}/new (docs/spool.md)",
+                            spool);
+    return fail(text, error.code);
+}
+
+// What a user writes under a strict umask into the spool of another one must still be read by the engine: through the group,
+// which the folder hands on.
+Result<void> let_engine_read(int folder, int file) {
+    auto of_folder = files::status(folder), of_file = files::status(file);
+    if (!of_folder || !of_file) return std::unexpected((of_folder ? of_file : of_folder).error());
+    if (of_folder->st_uid == of_file->st_uid || (of_file->st_mode & S_IRGRP)) return {};
+    if (fchmod(file, (of_file->st_mode & 07777) | S_IRGRP) != 0) return fail_errno("let the engine read it");
+    return {};
+}
+
 }  // namespace
 
 Result<void> prepare_spool(const std::string& spool) {
     auto root = files::open_directory(AT_FDCWD, spool, false);
     if (!root && root.error().code == ENOENT)
         return fail("the spool " + spool + " is not there; if the path is right, make it: mkdir -p " + spool, ENOENT);
-    if (!root) return std::unexpected(root.error());
+    if (!root) return spool_error(spool, spool, root.error());
     for (const char* folder : {"tmp", "new"})
         if (auto made = files::make_directory(root->get(), folder, 0777); !made)
-            return fail(spool + ": " + made.error().text, made.error().code);
+            return spool_error(spool, spool, made.error());
     return {};
 }
 
@@ -40,11 +62,13 @@ Result<void> SpoolWriter::create(const std::string& spool, const std::string& na
     buffer_.clear();
     buffer_.reserve(kBuffer);
     auto tmp = files::open_directory(AT_FDCWD, spool + "/tmp", false);
-    if (!tmp) return std::unexpected(tmp.error());
+    if (!tmp) return spool_error(spool, spool, tmp.error());
     tmp_ = std::move(*tmp);
     auto file = files::open_beneath(tmp_.get(), name, O_WRONLY | O_CREAT | O_EXCL, 0644);
-    if (!file) return fail(spool + "/tmp: " + file.error().text, file.error().code);
+    if (!file) return spool_error(spool, spool + "/tmp", file.error());
     file_ = std::move(*file);
+    if (auto readable = let_engine_read(tmp_.get(), file_.get()); !readable)
+        return fail(spool + "/tmp/" + name + ": " + readable.error().text, readable.error().code);
     POSTRIDER_CRASH_POINT("send.created");
     return {};
 }
@@ -77,9 +101,9 @@ Result<void> SpoolWriter::publish(bool sync, const std::string& folder) {
     POSTRIDER_CRASH_POINT("send.synced");
     const std::string into = spool_ + "/new" + (folder.empty() ? "" : "/" + folder);
     auto target = files::open_directory(AT_FDCWD, into, false);
-    if (!target) return std::unexpected(target.error());
+    if (!target) return spool_error(spool_, spool_, target.error());
     if (auto renamed = files::rename_no_replace(tmp_.get(), name_, target->get(), name_); !renamed)
-        return fail(into + ": " + renamed.error().text, renamed.error().code);
+        return spool_error(spool_, into, renamed.error());
     POSTRIDER_CRASH_POINT("send.renamed");
     // From here the file is the engine's, whatever fails.
     file_.close();

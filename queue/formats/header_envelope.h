@@ -10,9 +10,9 @@
 
 namespace postrider {
 
-// Fields that are not sent when the envelope came from the header (RFC 5322 3.6.3; RFC 5321 4.4).
+// Fields that are not sent when the envelope came from the header (RFC 5322 3.6.3, 3.6.6; RFC 5321 4.4).
 inline bool is_removed_field(FieldName name) {
-    return name == FieldName::bcc || name == FieldName::return_path;
+    return name == FieldName::bcc || name == FieldName::resent_bcc || name == FieldName::return_path;
 }
 
 // The first field there is of Return-Path, Sender and From decides; "<>" is the null sender in

@@ -28,6 +28,7 @@ FieldName field_named(std::string_view name) {
             break;
         case 10:
             if (equal_ignoring_case(name, "x-receiver")) return FieldName::x_receiver;
+            if (equal_ignoring_case(name, "resent-bcc")) return FieldName::resent_bcc;
             break;
         case 11:
             if (equal_ignoring_case(name, "return-path")) return FieldName::return_path;

@@ -11,7 +11,7 @@
 
 namespace postrider {
 
-enum class FieldName : uint8_t { other, to, cc, bcc, return_path, sender, from, x_receiver };
+enum class FieldName : uint8_t { other, to, cc, bcc, resent_bcc, return_path, sender, from, x_receiver };
 
 struct HeaderField {
     FieldName name = FieldName::other;

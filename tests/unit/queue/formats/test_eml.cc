@@ -184,7 +184,8 @@ TEST(Eml, BccIsRemovedWhereverItStands) {
          {"Bcc: h@b.test\nFrom: f@a.test\nSubject: x\n\nb\n",
           "From: f@a.test\nBcc: h@b.test\nBCC: h2@b.test\n\nb\n", "From: f@a.test\nBcc: h@b.test",
           "From: f@a.test\r\nBcc: h@b.test\r\n\th2@b.test", "From: f@a.test\nBcc:\n h@b.test\n",
-          "From: f@a.test\nTo: t@b.test\nBcc:\nSubject: x\n\nb"}) {
+          "From: f@a.test\nTo: t@b.test\nBcc:\nSubject: x\n\nb",
+          "From: f@a.test\nTo: t@b.test\nResent-Bcc: h@b.test\nSubject: x\n\nb"}) {
         const Recorder r = eml(text);
         ASSERT_THAT(r.messages, SizeIs(1)) << text << r.error;
         EXPECT_THAT(wire_form(text, r.messages[0].content), testing::Not(HasSubstr("h@b.test")))

@@ -3,8 +3,10 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -96,6 +98,21 @@ TEST_F(Send, TakesRecipientsFromTheHeaderAndHidesBcc) {
               "From: f@a.test\nTo: A <a@b.test>, b@b.test\nCc: c@c.test\nSubject: x\n\nb\n");
 }
 
+TEST_F(Send, EachRecipientOnce) {
+    ASSERT_EQ(send({"-t", "--spool", spool_, "--json", "a@b.test", "A@b.test", "a@B.TEST", "x@y.test, x@Y.test."},
+                   "From: f@a.test\nTo: a@b.Test, \"a\"@b.test\nCc: x@y.test\n\nb\n"),
+              0)
+        << error_;
+    EXPECT_THAT(queued().messages.at(0).recipients,
+                ElementsAre("a@b.test", "A@b.test", "x@y.test", "\"a\"@b.test"));
+    EXPECT_EQ(nlohmann::json::parse(output_)["recipients"], 4);
+}
+
+TEST_F(Send, HidesResentBcc) {
+    ASSERT_EQ(send({"--spool", spool_, "r@b.test"}, "Resent-Bcc: h@d.test,\n h2@d.test\nFrom: f@a.test\n\nb\n"), 0) << error_;
+    EXPECT_EQ(cut_out(spooled()[0].text, queued().messages.at(0).content.stored), "From: f@a.test\n\nb\n");
+}
+
 TEST_F(Send, NullSenderAndSenderFromTheHeader) {
     ASSERT_EQ(send({"--spool", spool_, "-f", "<>", "r@b.test"}), 0) << error_;
     EXPECT_EQ(queued().messages.at(0).envelope.sender, "");
@@ -119,6 +136,18 @@ TEST_F(Send, FilesAreQueuedOneEach) {
                    "a line over 998 octets");
     expect_refused(send({"--spool", spool_, "r@b.test", "--eml", path("none.eml")}), 1,
                    "No such file");
+}
+
+TEST_F(Send, EachFileIsTriedAndEachFailureTold) {
+    write_file("one.eml", kMessage);
+    write_file("bad.eml", "From: f@a.test\n\na\rb\n");
+    EXPECT_EQ(send({"--spool", spool_, "r@b.test", "--eml", path("bad.eml"), path("one.eml"), path("none.eml"), "-"}), 1);
+    ASSERT_THAT(spooled(), SizeIs(2));
+    EXPECT_EQ(output_, spooled()[0].name + "\n" + spooled()[1].name + "\n");
+    EXPECT_EQ(std::ranges::count(error_, '\n'), 2) << error_;
+    EXPECT_THAT(error_, HasSubstr(path("bad.eml") + ": line 3"));
+    EXPECT_THAT(error_, HasSubstr(path("none.eml") + ": No such file"));
+    EXPECT_THAT(names_in("tmp"), IsEmpty());
 }
 
 TEST_F(Send, ALargeMessageStreams) {
@@ -152,10 +181,10 @@ TEST_F(Send, AMessageCannotProlongItsEnvelope) {
     // What a removed field leaves first must not become part of the block either.
     expect_refused(send({"--spool", spool_, "r@b.test"},
                         "Bcc: h@d.test\nx-receiver: e@e.test\nFrom: f@a.test\n\nb\n"),
-                   1, "x- line");
+                   1, "line 1: \"x-receiver\"");
     expect_refused(
         send({"--spool", spool_, "r@b.test"}, "Bcc: h@d.test\nX-Pool: e\nFrom: f@a.test\n\nb\n"), 1,
-        "x- line");
+        "line 1: \"X-Pool\" as the first line of the header is a line of the envelope");
 }
 
 TEST_F(Send, UsageErrorsAreOneLine) {
@@ -170,7 +199,12 @@ TEST_F(Send, UsageErrorsAreOneLine) {
     expect_refused(send({"-t", "--spool", spool_}, "From: f@a.test\nTo: nobody\n\nb\n"), 1,
                    "nobody");
     expect_refused(send({"--spool", spool_, "r@b.test"}, "Subject: x\n\nb\n"), 1, "no sender");
-    expect_refused(send({"--spool", spool_, "-f", "f@a.test", "r@b.test"}, ""), 1, "empty");
+    expect_refused(send({"--spool", spool_, "r@b.test"}, "Subject: x\nFrom: me\n\nb\n"), 1, "line 2: From has no usable address");
+    expect_refused(send({"--spool", spool_, "r@b.test"}, "Sender:\nFrom: f@a.test\n\nb\n"), 1, "Sender has no usable address");
+    expect_refused(send({"--spool", spool_, "not an address"}), 2, "recipient \"not an address\"");
+    expect_refused(send({"--spool", spool_, "-f", "f@a.test", "r@b.test"}, ""), 1, "the message is empty");
+    expect_refused(send({"--spool", spool_, "r@b.test"}, ""), 1, "the message is empty");
+    expect_refused(send({"-t", "--spool", spool_}, ""), 1, "the message is empty");
     EXPECT_EQ(send({"--spool", path("no/such/folder"), "r@b.test"}), 1);
     EXPECT_THAT(error_, HasSubstr("make it: mkdir -p " + path("no/such/folder")));
 }
@@ -188,6 +222,46 @@ TEST_F(Send, LinesAndOffsetsAreThoseOfTheMessage) {
     const std::string message = "Bcc: h@d.test\nFrom: f@a.test\n\na\nb\rc\n";
     expect_refused(send({"--spool", spool_, "--campaign", "spring", "r@b.test", "s@b.test"}, message), 1,
                    fmt::format("line 5, offset {}: ", message.find('\r')));
+}
+
+// Root may write anywhere: it becomes somebody else for the command.
+int send_as_another_user(int argc, char** argv) {
+    constexpr uid_t kNobody = 65'534;
+    const uid_t before = geteuid();
+    const mode_t mask = umask(077);
+    const bool root = before == 0 && setegid(kNobody) == 0 && seteuid(kNobody) == 0;
+    const int code = run_send(argc, argv);
+    if (root && (seteuid(before) != 0 || setegid(0) != 0)) std::abort();
+    umask(mask);
+    return code;
+}
+
+TEST_F(Send, AMissingPermissionIsToldWithItsMend) {
+    std::filesystem::permissions(folder_, std::filesystem::perms{0755});
+    for (const char* folder : {"/tmp", "/new"}) {
+        std::filesystem::create_directory(spool_ + folder);
+        std::filesystem::permissions(spool_ + folder, std::filesystem::perms{0500});
+        EXPECT_EQ(run(send_as_another_user, "send", {"--spool", spool_, "r@b.test"}, kMessage), 1);
+        EXPECT_THAT(error_, HasSubstr("Permission denied"));
+        EXPECT_THAT(error_, HasSubstr("chmod 3770 " + spool_ + "/tmp " + spool_ + "/new (docs/spool.md)"));
+        EXPECT_EQ(std::ranges::count(error_, '\n'), 1) << error_;
+        std::filesystem::permissions(spool_ + folder, std::filesystem::perms{0777});
+    }
+    EXPECT_THAT(names_in("tmp"), IsEmpty());
+}
+
+TEST_F(Send, WhatAnotherUserWritesTheGroupMayRead) {
+    if (geteuid() != 0) GTEST_SKIP() << "needs two users";
+    std::filesystem::permissions(folder_, std::filesystem::perms{0755});
+    for (const char* folder : {"/tmp", "/new"}) {
+        std::filesystem::create_directory(spool_ + folder);
+        std::filesystem::permissions(spool_ + folder, std::filesystem::perms{03777});
+    }
+    ASSERT_EQ(run(send_as_another_user, "send", {"--spool", spool_, "r@b.test"}, kMessage), 0) << error_;
+    struct stat st{};
+    ASSERT_EQ(stat((spool_ + "/new/" + spooled().at(0).name).c_str(), &st), 0);
+    EXPECT_EQ(st.st_mode & 0777, 0640u);
+    EXPECT_EQ(st.st_gid, 0u) << "the folder hands its group on";
 }
 
 TEST_F(Send, FindsTheSpoolInTheConfiguration) {
