@@ -103,16 +103,26 @@ json shapes_json(const ShapingBook& book, std::string_view domain) {
 
 // What who set it may not expect. The domain's site is learnt here: what is set holds for the mail of its neighbours there
 // when the command returns, not when its own mail comes or the dispatcher has looked.
-json notes_of(Engine& engine, std::string_view asked, const std::string& domain) {
+json notes_of(Engine& engine, const std::string& domain) {
     json notes = json::array();
-    constexpr std::string_view kProvider = "provider.";
-    if (asked.starts_with(kProvider) && !domain.ends_with('"'))
-        notes.push_back(fmt::format("{} was taken for a domain: no block in the shaping files names a provider {}", domain,
-                                    asked.substr(kProvider.size())));
     const auto domains = engine.shared().shaping.rollup_domains();
     if (std::ranges::find(domains, domain) != domains.end())
         for (auto& trouble : engine.learn_sites({domain})) notes.push_back(std::move(trouble));
     return notes;
+}
+
+// A name that is meant for something else must not be set as a domain that nobody has.
+Result<void> check_shape_name(std::string_view asked, const std::string& name) {
+    constexpr std::string_view kProvider = "provider.", kSources = ".sources.";
+    if (asked.find(kSources) != std::string_view::npos)
+        return fail(fmt::format("{}: live limits are per domain, provider or default, not per source; what differs by source "
+                                "belongs into a shaping file (then `postrider reload`)",
+                                asked));
+    if (asked.starts_with(kProvider) && !asked.ends_with('.') && !name.ends_with('"'))
+        return fail(fmt::format("{}: no block in the shaping files names a provider {}; a domain of this name is written with a "
+                                "final dot, {}.",
+                                asked, asked.substr(kProvider.size()), asked));
+    return {};
 }
 
 Result<json> shape_order(const AdminServer& server, Engine& engine, bool set, const Request& request) {
@@ -128,6 +138,8 @@ Result<json> shape_order(const AdminServer& server, Engine& engine, bool set, co
     if (!settings) return std::unexpected(settings.error());
     auto name = shape_name_of(engine.shared().shaping, *domain);
     if (!name) return std::unexpected(name.error());
+    if (set)
+        if (auto good = check_shape_name(*domain, *name); !good) return std::unexpected(good.error());
     std::vector<std::pair<std::string, std::string>> pairs;
     for (const json& setting : *settings) {
         auto key = Body::text(setting, "key"), value = Body::text(setting, "value");
@@ -139,7 +151,7 @@ Result<json> shape_order(const AdminServer& server, Engine& engine, bool set, co
     if (!done) return std::unexpected(done.error());
     json told = shapes_json(engine.shared().shaping, {});
     told["domain"] = *name;
-    told["notes"] = set ? notes_of(engine, *domain, *name) : json::array();
+    told["notes"] = set ? notes_of(engine, *name) : json::array();
     return told;
 }
 

@@ -10,7 +10,8 @@ namespace postrider {
 
 int run_check(int argc, char** argv) {
     CLI::App app("Reads the configuration and says what is wrong with it.", "postrider check");
-    app.footer("Example:\n  postrider check --config postrider.toml");
+    app.footer("Example:\n  postrider check --config postrider.toml\n\n"
+               "Exit codes: 0 no errors, though perhaps warnings, 2 errors.");
     std::string path;
     app.add_option("--config", path, "Configuration; default ./postrider.toml, then /etc/postrider/postrider.toml");
     if (const auto code = parse_arguments(app, argc, argv)) return *code;

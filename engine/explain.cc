@@ -10,6 +10,7 @@
 
 #include "engine/admin_queue.h"
 #include "engine/command_line.h"
+#include "engine/config/units.h"
 
 namespace postrider {
 namespace {
@@ -167,6 +168,23 @@ json explain_files(const Config& config, const std::string& domain) {
     return answer;
 }
 
+namespace {
+
+// "max_message_rate, next in 1h2m3s", "connection_limit, 2 of 2 in use"; `of`: whose it is.
+std::string binding_text(const json& binding, const std::string& of) {
+    std::string text = binding["limit"].get<std::string>() + of;
+    if (binding.contains("next_in_ms")) {
+        const auto ms = binding["next_in_ms"].get<int64_t>();
+        const int64_t told = ms < kMsPerSecond ? ms : (ms + kMsPerSecond - 1) / kMsPerSecond * kMsPerSecond;
+        text += ", next in " + format_duration(told);
+    }
+    if (binding.contains("allowed"))
+        text += fmt::format(", {} of {} in use", binding["in_use"].get<uint64_t>(), binding["allowed"].get<uint64_t>());
+    return text;
+}
+
+}  // namespace
+
 std::string explain_text(const json& answer) {
     std::string text = answer["domain"].get<std::string>() + "\n";
     if (answer["engine"].get<bool>()) {
@@ -187,7 +205,7 @@ std::string explain_text(const json& answer) {
             text += fmt::format("    {:<34} {:<26} {}\n", line["key"].get<std::string>(), value, line["from"].get<std::string>());
         }
         if (source.contains("binding"))
-            text += fmt::format("    binds now: {}\n", source["binding"].dump());
+            text += fmt::format("    binds now: {}\n", binding_text(source["binding"], ""));
     }
     return text;
 }
@@ -354,8 +372,8 @@ std::string queue_text(const json& answer) {
     text += fmt::format(": {} ready, {} deferred, {} suspended\n", answer["ready"].get<uint64_t>(),
                         answer["deferred"].get<uint64_t>(), answer["suspended"].get<uint64_t>());
     if (answer.contains("site"))
-        text += fmt::format("  site        {}, {} connections\n", answer["site"].get<std::string>(),
-                            answer["connections"].get<uint64_t>());
+        text += fmt::format("  site        {}, {}\n", answer["site"].get<std::string>(),
+                            counted(answer["connections"].get<uint64_t>(), "connection"));
     if (answer.contains("suspensions"))
         for (const auto& hold : answer["suspensions"]) text += "  held        " + suspension_text(hold) + "\n";
     if (answer.contains("parked_until"))
@@ -364,14 +382,9 @@ std::string queue_text(const json& answer) {
     if (answer.contains("next_due"))
         text += "  next retry  " + local_time(answer["next_due"].get<int64_t>()) + "\n";
     if (answer.contains("binding"))
-        for (const auto& binding : answer["binding"]) {
-            text += fmt::format("  binds       {} of source {}", binding["limit"].get<std::string>(),
-                                binding["source"].get<std::string>());
-            if (binding.contains("next_in_ms")) text += fmt::format(", next in {} ms", binding["next_in_ms"].get<int64_t>());
-            if (binding.contains("allowed"))
-                text += fmt::format(", {} of {} in use", binding["in_use"].get<uint64_t>(), binding["allowed"].get<uint64_t>());
-            text += "\n";
-        }
+        for (const auto& binding : answer["binding"])
+            text += fmt::format("  binds       {}\n",
+                                binding_text(binding, " of source " + binding["source"].get<std::string>()));
     if (answer.contains("last_reply")) {
         const auto& reply = answer["last_reply"];
         const auto host = reply["host"].get<std::string>(), enhanced = reply["enhanced"].get<std::string>();
@@ -391,15 +404,16 @@ std::string domain_text(const json& answer) {
 }
 
 std::string message_text(const json& answer) {
-    std::string text = fmt::format("message {}: {} recipients wait\n", answer["id"].get<std::string>(),
-                                   answer["waiting"].get<uint64_t>());
+    const auto waiting = answer["waiting"].get<uint64_t>();
+    std::string text = fmt::format("message {}: {} {}\n", answer["id"].get<std::string>(), counted(waiting, "recipient"),
+                                   waiting == 1 ? "waits" : "wait");
     if (answer["waiting"] == 0)
         text += "  none is queued: what is left of it is about to be sent or being sent, or all of it is final: look for the id "
                 "in the delivery log\n";
     if (answer["partly"].get<bool>()) text += "  the queue of a domain was too long to be looked through: there may be more\n";
     for (const auto& each : answer["recipients"]) {
-        text += fmt::format("  {}: {}, {} attempts made", each["recipient"].get<std::string>(), each["state"].get<std::string>(),
-                            each["num_attempts"].get<int>());
+        text += fmt::format("  {}: {}, {} made", each["recipient"].get<std::string>(), each["state"].get<std::string>(),
+                            counted(each["num_attempts"].get<uint64_t>(), "attempt"));
         if (each.contains("next_due")) text += ", next at " + local_time(each["next_due"].get<int64_t>());
         text += each["possible_duplicate"].get<bool>() ? ", an earlier one may have arrived\n" : "\n";
     }
@@ -413,10 +427,10 @@ std::string why_text(const json& answer) {
     if (answer.contains("id")) return message_text(answer);
     if (!answer.contains("campaign")) return domain_text(answer);
     const auto& sums = answer["sums"];
-    std::string text = fmt::format("campaign {}: {} ready, {}{} deferred, {} suspended, in {} domains\n",
+    std::string text = fmt::format("campaign {}: {} ready, {}{} deferred, {} suspended, in {}\n",
                                    answer["campaign"].get<std::string>(), sums["ready"].get<uint64_t>(),
                                    answer["partly"].get<bool>() ? "at least " : "", sums["deferred"].get<uint64_t>(),
-                                   sums["suspended"].get<uint64_t>(), sums["domains"].get<uint64_t>());
+                                   sums["suspended"].get<uint64_t>(), counted(sums["domains"].get<uint64_t>(), "domain"));
     if (sums["domains"] == 0)
         text += "  none is queued: what is left of it is about to be sent or being sent, or all of it is final, or nothing had "
                 "this name: look for it in the delivery log\n";

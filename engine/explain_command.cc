@@ -42,24 +42,34 @@ int tell(const char* command, const Asked& asked, const std::string& answer, std
     return 0;
 }
 
+// A domain as it was typed; the error says what that is instead.
+Result<std::string> domain_of(const std::string& typed) {
+    if (const size_t at = typed.rfind('@'); at != std::string::npos)
+        return fail(fmt::format("\"{}\" is an address; give its domain, {}", typed, typed.substr(at + 1)), EINVAL);
+    auto selection = selection_of("domain", typed);
+    if (!selection) return fail(fmt::format("\"{}\" is no domain name", typed), EINVAL);
+    return selection->name;
+}
+
 }  // namespace
 
 int run_explain(int argc, char** argv) {
     CLI::App app("Tells every limit that holds for a domain, where it comes from, and how far it is used.", "postrider explain");
     app.footer("Example:\n  postrider explain gmail.com\n\n"
-               "Asks the running engine; without one it reads the files alone, and says so.");
+               "Asks the running engine; without one it reads the files alone, and says so.\n"
+               "Exit codes: 0 told, 1 failed, 2 usage or configuration.");
     Asked asked;
-    app.add_option("domain", asked.what, "Recipient domain")->required();
+    app.add_option("domain", asked.what, "Recipient domain")->required()->check(not_empty);
     if (const auto code = parse(app, argc, argv, asked)) return *code;
+    const auto domain = domain_of(asked.what);
+    if (!domain) return tell_error("explain", domain.error());
     const auto config = load_to_ask(asked.config);
     if (!config) return kExitUsage;
-    auto selection = selection_of("domain", asked.what);
-    if (!selection) return tell_error("explain", {EINVAL, selection.error().text});
-    auto answer = admin_get(config->server.admin, "/explain?domain=" + query_value(selection->name));
+    auto answer = admin_get(config->server.admin, "/explain?domain=" + query_value(*domain));
     if (!answer && answer.error().code == ENOTCONN) {
         const auto files = load_or_explain(asked.config);
         if (!files) return kExitUsage;
-        return tell("explain", asked, explain_files(*files, selection->name).dump() + "\n", explain_text);
+        return tell("explain", asked, explain_files(*files, *domain).dump() + "\n", explain_text);
     }
     if (!answer) return tell_error("explain", answer.error());
     return tell("explain", asked, *answer, explain_text);
@@ -68,17 +78,24 @@ int run_explain(int argc, char** argv) {
 int run_why(int argc, char** argv) {
     CLI::App app("Tells what the mail of a domain or a campaign, or one message, waits for.", "postrider why");
     app.footer("Examples:\n  postrider why gmail.com\n  postrider why --campaign spring\n"
-               "  postrider why 5f3a9c0e77d14b6200000000000000a1     by the id of the delivery log");
+               "  postrider why 5f3a9c0e77d14b6200000000000000a1     by the id of the delivery log\n\n"
+               "Exit codes: 0 told, 1 failed, such as no engine that answers, 2 usage or configuration.");
     Asked asked;
     bool campaign = false;
     app.add_option("what", asked.what, "A recipient domain, or the id of a message; another name without a dot is a campaign's")->required();
     app.add_flag("--campaign", campaign, "It is a campaign, whatever its name looks like");
     if (const auto code = parse(app, argc, argv, asked)) return *code;
-    const auto config = load_to_ask(asked.config);
-    if (!config) return kExitUsage;
+    if (asked.what.empty()) return tell_error("why", {EINVAL, "the name is empty; give a domain, a campaign or the id of a message"});
     const char* key = "domain";
     if (campaign || (!asked.what.starts_with('[') && asked.what.find('.') == std::string::npos))
         key = !campaign && message_id_of(asked.what) ? "id" : "campaign";
+    if (std::string_view(key) == "domain") {
+        auto domain = domain_of(asked.what);
+        if (!domain) return tell_error("why", domain.error());
+        asked.what = std::move(*domain);
+    }
+    const auto config = load_to_ask(asked.config);
+    if (!config) return kExitUsage;
     auto answer = admin_get(config->server.admin, fmt::format("/why?{}={}", key, query_value(asked.what)));
     if (!answer) return tell_error("why", answer.error());
     return tell("why", asked, *answer, why_text);

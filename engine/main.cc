@@ -35,7 +35,7 @@ int usage(std::FILE* out) {
                "usage: postrider COMMAND [options]\n\n", out);
     for (const auto& command : kCommands)
         std::fprintf(out, "  %-8s %s\n", command.name.data(), command.summary);
-    std::fputs("\n`postrider COMMAND --help` tells more, with an example.\n", out);
+    std::fputs("\n`postrider COMMAND --help` tells more, with an example. `postrider --version` tells the version.\n", out);
     return out == stdout ? 0 : postrider::kExitUsage;
 }
 
@@ -44,13 +44,17 @@ int usage(std::FILE* out) {
 int main(int argc, char** argv) {
     if (argc < 2) return usage(stderr);
     const std::string_view name = argv[1];
-    if (name == "--help" || name == "-h" || name == "help") return usage(stdout);
+    if (name == "--help" || name == "-h" || (name == "help" && (argc == 2 || argv[2] == name))) return usage(stdout);
     if (name == "--version") {
         std::printf("postrider %s\n", POSTRIDER_VERSION);
         return 0;
     }
+    const bool help = name == "help";
+    char* const word = help ? argv[2] : argv[1];
+    char option[] = "--help";
+    char* asking[] = {word, option, nullptr};
     for (const auto& command : kCommands)
-        if (command.name == name) return command.run(argc - 1, argv + 1);
-    std::fprintf(stderr, "postrider: there is no command `%s`\n\n", argv[1]);
+        if (command.name == word) return help ? command.run(2, asking) : command.run(argc - 1, argv + 1);
+    std::fprintf(stderr, "postrider: there is no command `%s`\n\n", word);
     return usage(stderr);
 }

@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include "engine/command_line.h"
+
 namespace postrider {
 namespace {
 
@@ -49,11 +51,13 @@ void Progress::end(const Totals& totals, MonoNs now_ns) {
     const double seconds = static_cast<double>(now_ns - started_ns_) / static_cast<double>(kNsPerSecond);
     std::string text = fmt::format("sent {}, bounced {}, expired {}, ", totals.delivered, totals.bounced, totals.expired);
     if (totals.cancelled > 0) text += fmt::format("cancelled {}, ", totals.cancelled);
-    text += fmt::format("waiting {} in {:.1f} s ({:.0f}/s), {} connections, {} with TLS", totals.pending(), seconds,
-                        seconds > 0 ? static_cast<double>(totals.delivered) / seconds : 0.0, totals.connections_opened,
-                        totals.connections_tls);
-    if (totals.refused_recipients > 0) text += fmt::format("; {} addresses refused, see the log", totals.refused_recipients);
-    if (totals.refused > 0) text += fmt::format("; {} files or messages refused, see bad/ in the spool", totals.refused);
+    text += fmt::format("waiting {} in {:.1f} s ({:.0f}/s), {}, {} with TLS", totals.pending(), seconds,
+                        seconds > 0 ? static_cast<double>(totals.delivered) / seconds : 0.0,
+                        counted(totals.connections_opened, "connection"), totals.connections_tls);
+    if (totals.refused_recipients > 0) text += "; " + counted(totals.refused_recipients, "address") + " refused, see the log";
+    if (totals.refused > 0)
+        text += fmt::format("; {} refused, see bad/ in the spool",
+                            totals.refused == 1 ? "1 file or message" : fmt::format("{} files or messages", totals.refused));
     std::fprintf(stderr, "%s\n", text.c_str());
 }
 

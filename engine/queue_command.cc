@@ -54,8 +54,8 @@ void print_list(const json& answer) {
             fmt::print("  parked until {}: {}", local_time(line["parked_until"].get<int64_t>()), line["why"].get<std::string>());
         fmt::print("\n");
     }
-    fmt::print("{:>12} {:>12} {:>12}  of {} queues\n", sums["ready"].get<uint64_t>(), sums["deferred"].get<uint64_t>(),
-               sums["suspended"].get<uint64_t>(), sums["domains"].get<uint64_t>());
+    fmt::print("{:>12} {:>12} {:>12}  of {}\n", sums["ready"].get<uint64_t>(), sums["deferred"].get<uint64_t>(),
+               sums["suspended"].get<uint64_t>(), counted(sums["domains"].get<uint64_t>(), "queue"));
     if (answer["partly"].get<bool>()) fmt::print("too many retries fall due at once to be looked through: more is deferred\n");
 }
 
@@ -123,7 +123,8 @@ int run_queue(int argc, char** argv) {
                "  postrider queue flush --site mx1.example.net,mx2.example.net\n\n"
                "suspend  nothing of it is sent until it is resumed; it still expires\n"
                "cancel   what is in the spool of it now is never sent, and logged as AdminBounce\n"
-               "flush    what waits for a retry is due now, and what is down is tried now");
+               "flush    what waits for a retry is due now, and what is down is tried now\n\n"
+               "Exit codes: 0 done, 1 failed, such as no engine that answers, 2 usage or configuration.");
     QueueOptions options;
     app.add_option("action", options.action, "list, suspend, resume, cancel or flush")
         ->required()

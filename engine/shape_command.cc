@@ -99,7 +99,8 @@ int run_shape(int argc, char** argv) {
                "  postrider shape unset example.com max_message_rate\n\n"
                "A change is in force at once and is kept over a restart. For a domain it wins over the files and speaks for all domains with\n"
                "the same mail servers; for default or a provider it takes the place of what the files say in that block: narrower\n"
-               "blocks still win.");
+               "blocks still win.\n"
+               "Exit codes: 0 done, 1 failed, such as no engine that answers, 2 usage or configuration.");
     ShapeOptions options;
     app.add_option("action", options.action, "show, set or unset")->required()->check(CLI::IsMember({"show", "set", "unset"}));
     app.add_option("domain", options.domain, "A recipient domain, or default, or provider.NAME")->check(not_empty);
@@ -117,7 +118,8 @@ int run_shape(int argc, char** argv) {
 int run_reload(int argc, char** argv) {
     CLI::App app("Tells a running engine to read its configuration and shaping files again.", "postrider reload");
     app.footer("Example:\n  postrider reload --config postrider.toml\n\n"
-               "With an error in a file the old configuration stays, and each problem is told here.");
+               "With an error in a file the old configuration stays, and each problem is told here.\n"
+               "Exit codes: 0 done, 1 failed, such as no engine that answers, 2 usage or configuration.");
     std::string path;
     app.add_option("--config", path, "Configuration; default ./postrider.toml, then /etc/postrider/postrider.toml");
     if (const auto code = parse_arguments(app, argc, argv)) return *code;

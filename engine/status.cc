@@ -1,6 +1,7 @@
 #include "engine/status.h"
 
 #include "engine/admin_queue.h"
+#include "engine/command_line.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -81,26 +82,27 @@ json status_json(Engine& engine, int64_t started_s) {
 
 std::string status_text(const json& status) {
     const auto count = [&](const char* part, const char* what) { return status[part][what].get<uint64_t>(); };
-    std::string text = fmt::format("postrider, process {}, {} shards\n", status["pid"].get<int>(), status["shards"].get<size_t>());
-    text += fmt::format("recipients   {} accepted, {} delivered, {} bounced, {} expired, {} cancelled, {} pending ({} wait for a time)\n",
+    std::string text = fmt::format("postrider, process {}, {}\n", status["pid"].get<int>(), counted(status["shards"].get<uint64_t>(), "shard"));
+    text += fmt::format("recipients   {} accepted, {} delivered, {} bounced, {} expired, {} cancelled, {} pending ({} for a time)\n",
                         count("recipients", "accepted"), count("recipients", "delivered"), count("recipients", "bounced"),
                         count("recipients", "expired"), count("recipients", "cancelled"), count("recipients", "pending"),
-                        count("recipients", "waiting"));
-    text += fmt::format("attempts     {} deferred, {} possible duplicates\n", count("attempts", "deferred"),
-                        count("attempts", "possible_duplicates"));
-    text += fmt::format("spool        {} files, {} messages taken in, {} refused; {} addresses refused\n", count("spool", "files"),
-                        count("spool", "messages"), count("spool", "refused"), count("spool", "refused_recipients"));
+                        count("recipients", "waiting") == 1 ? "1 waits" : fmt::format("{} wait", count("recipients", "waiting")));
+    text += fmt::format("attempts     {} deferred, {}\n", count("attempts", "deferred"),
+                        counted(count("attempts", "possible_duplicates"), "possible duplicate"));
+    text += fmt::format("spool        {}, {} taken in, {} refused; {} refused\n", counted(count("spool", "files"), "file"),
+                        counted(count("spool", "messages"), "message"), count("spool", "refused"),
+                        counted(count("spool", "refused_recipients"), "address"));
     text += fmt::format("connections  {} open, {} opened, {} of them with TLS\n", count("connections", "open"),
                         count("connections", "opened"), count("connections", "tls"));
     if (status["spool"]["left_behind"].get<bool>())
         text += "spool        something in new/ cannot be taken in; the engine's messages tell what\n";
     if (status["short_of_space"].get<bool>()) text += "disk         no space for journal or log: nothing new is taken in\n";
     if (const auto breaches = status["ledger"]["breaches"].get<uint64_t>(); breaches > 0)
-        text += fmt::format("LEDGER       BREACH in {} of {} checks: {} recipients missing\n", breaches,
-                            status["ledger"]["checks"].get<uint64_t>(), status["ledger"]["missing"].get<int64_t>());
+        text += fmt::format("LEDGER       BREACH in {} of {}: {} missing\n", breaches,
+                            counted(status["ledger"]["checks"].get<uint64_t>(), "check"), status["ledger"]["missing"].get<int64_t>());
     for (const auto& site : status["sites"])
-        text += fmt::format("site         {}: {} connections, {} opened\n", site["site"].get<std::string>(),
-                            site["connections"].get<uint64_t>(), site["opened"].get<uint64_t>());
+        text += fmt::format("site         {}: {}, {} opened\n", site["site"].get<std::string>(),
+                            counted(site["connections"].get<uint64_t>(), "connection"), site["opened"].get<uint64_t>());
     for (const auto& domain : status["parked"])
         text += fmt::format("parked       {}: {} ready, {}\n", domain["domain"].get<std::string>(),
                             domain["ready"].get<uint64_t>(), domain["why"].get<std::string>());

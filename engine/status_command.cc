@@ -11,7 +11,8 @@ namespace postrider {
 
 int run_status(int argc, char** argv) {
     CLI::App app("Asks a running engine what it is doing.", "postrider status");
-    app.footer("Example:\n  postrider status --config postrider.toml\n  postrider status --json | jq .recipients");
+    app.footer("Example:\n  postrider status --config postrider.toml\n  postrider status --json | jq .recipients\n\n"
+               "Exit codes: 0 told, 1 failed, such as no engine that answers, 2 usage or configuration.");
     std::string path;
     bool as_json = false;
     app.add_option("--config", path, "Configuration; default ./postrider.toml, then /etc/postrider/postrider.toml");

@@ -186,28 +186,35 @@ Result<void> Generator::run() {
 
 void declare(CLI::App& app, GenOptions& options) {
     app.add_option("--spool", options.spool, "the spool directory")->required();
-    app.add_option("--messages", options.messages, "how many")->check(CLI::Range(uint64_t{1}, kMessagesMost));
-    app.add_option("--size", options.size, "of a message with its header, about (10KiB)");
+    app.add_option("--messages", options.messages, "how many")->capture_default_str()->check(CLI::Range(uint64_t{1}, kMessagesMost));
+    app.add_option("--size", options.size, "of a message with its header, about")->capture_default_str();
     app.add_option("--format", options.format, "bsmtp or eml")
+        ->capture_default_str()
         ->check(CLI::IsMember({"bsmtp", "eml"}));
     app.add_option("--per-file", options.per_file, "messages in a batch file")
+        ->capture_default_str()
         ->check(CLI::Range(uint64_t{1}, kMessagesMost));
     app.add_option("--recipients-per-message", options.recipients,
                    "all of them at the message's domain")
+        ->capture_default_str()
         ->check(CLI::Range(uint64_t{1}, kRecipientsMost));
     app.add_option("--domains", options.domains, "how many domains there are")
+        ->capture_default_str()
         ->check(CLI::Range(uint64_t{1}, kDomainsMost));
-    app.add_option("--domain-pattern", options.pattern, "their names (d%04d.test)");
+    app.add_option("--domain-pattern", options.pattern, "their names, with one %d or such as %04d for the number")->capture_default_str();
     app.add_option("--skew", options.skew,
                    "flat: each domain in turn; realistic: few providers take most")
+        ->capture_default_str()
         ->check(CLI::IsMember({"flat", "realistic"}));
     app.add_option("--providers", options.providers,
-                   "for realistic: domain:percent,...; the rest is tail");
-    app.add_option("--sender", options.sender, "envelope sender, <> for none");
+                   "for realistic: domain:percent,...; the rest is tail")
+        ->capture_default_str();
+    app.add_option("--sender", options.sender, "envelope sender, <> for none")->capture_default_str();
     app.add_option("--campaign", options.campaign, "x-campaign of each message");
-    app.add_option("--first", options.first, "X-Seq of the first message");
-    app.add_option("--seed", options.seed, "of the choice of domains");
+    app.add_option("--first", options.first, "X-Seq of the first message")->capture_default_str();
+    app.add_option("--seed", options.seed, "of the choice of domains")->capture_default_str();
     app.add_option("--folders", options.folders, "spread files over N folders below new/")
+        ->capture_default_str()
         ->check(CLI::Range(uint64_t{0}, uint64_t{1000}));
     app.add_flag("--newsletter", options.newsletter,
                  "parts: text, HTML, image, as newsletters have them");

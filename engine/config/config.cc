@@ -11,6 +11,7 @@
 #include <initializer_list>
 #include <memory>
 #include <set>
+#include <span>
 
 #include "engine/config/toml_reader.h"
 #include "engine/core/limits.h"
@@ -407,7 +408,13 @@ class ConfigLoader {
             const auto files = reader.strings("files");
             for (const auto& [text, at] : files.value_or(std::vector<TableReader::Item>{})) {
                 config_.shaping_files.push_back(resolved(text));
+                const size_t before = out_.problems.size();
                 load_shaping_file(config_.shaping_files.back(), config_.shaping, out_.problems);
+                // A file that is not there has no line to point at: this one's names it.
+                for (ConfigProblem& problem : std::span(out_.problems).subspan(before))
+                    if (problem.line == 0 && problem.severity == Severity::error)
+                        problem.text += "; " + problems_.file() + ":" + std::to_string(at.line) + ":" +
+                                        std::to_string(at.column) + " names it";
             }
         });
     }

@@ -1,5 +1,7 @@
 """A configuration that is wrong is refused before anything is touched: exit 2, with file, line and key."""
 
+import os
+import re
 import subprocess
 
 import harness
@@ -44,6 +46,31 @@ class ConfigTest(harness.Case):
         for word in words:
             self.assertIn(word, output)
         self.assertFalse((self.spool / "journal").exists(), "the spool was touched")
+
+    def test_no_configuration_says_where_it_was_looked_for(self):
+        if os.path.exists("/etc/postrider/postrider.toml"):
+            self.skipTest("this machine has one")
+        for command in ("run", "check", "status"):
+            done = subprocess.run([os.path.abspath(harness.PROGRAM), command], capture_output=True, text=True, cwd=self.folder,
+                                  stdin=subprocess.DEVNULL, timeout=30)
+            self.assertEqual((done.returncode, done.stdout, done.stderr.count("\n")), (2, "", 1), done.stderr)
+            for word in ("./postrider.toml", "/etc/postrider/postrider.toml", "--config FILE"):
+                self.assertIn(word, done.stderr)
+
+    def test_help(self):
+        """Of every command: an example and the exit codes; the same by `help COMMAND`."""
+        def told(*arguments):
+            return subprocess.run([harness.PROGRAM, *arguments], capture_output=True, text=True, timeout=30)
+        commands = re.findall(r"^  (\w+) ", told("--help").stdout, re.MULTILINE)
+        self.assertGreater(len(commands), 10)
+        for command in commands:
+            done = told(command, "--help")
+            self.assertEqual(done.returncode, 0)
+            self.assertIn("Example", done.stdout)
+            self.assertIn("\nExit codes: 0 ", done.stdout, command)
+            self.assertEqual(told("help", command).stdout, done.stdout)
+        self.assertIn("--version", told("--help").stdout)
+        self.assertEqual(told("help", "nonsense").returncode, 2)
 
     def test_valid(self):
         done = self.run_with(self.text())

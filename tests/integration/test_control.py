@@ -334,13 +334,16 @@ class ShapeAndReloadTest(harness.Case):
             return subprocess.run([harness.PROGRAM, "shape", *arguments, "--config", engine.config], capture_output=True,
                                   text=True, stdin=subprocess.DEVNULL, timeout=30)
 
-        done = told("set", "provider.gogle", "connection_limit=1")
+        for name, why in (("provider.gogle", "no block in the shaping files names a provider gogle"),
+                          ("d0.test.sources.ip-1", "live limits are per domain, provider or default")):
+            self.assertIn(f"postrider shape: {name}: {why}", self.ask(engine, "shape", "set", name, "connection_limit=2", code=2))
+        self.assertIn("nothing is set", self.ask(engine, "shape", "show"))
+        done = told("set", "provider.gogle.", "connection_limit=1")
         self.assertEqual((done.returncode, done.stdout), (0, "provider.gogle: set, in force on all shards\n"), done.stderr)
-        self.assertIn("provider.gogle was taken for a domain: no block in the shaping files names a provider gogle", done.stderr)
         done = told("set", "provider.google", "connection_limit=1")
         self.assertEqual((done.returncode, done.stdout, done.stderr), (0, 'provider."google": set, in force on all shards\n', ""))
         self.assertIn("provider.gogle is none",
-                      self.ask(engine, "shape", "set", "provider.gogle", "provider_connection_limit=5", code=2))
+                      self.ask(engine, "shape", "set", "provider.gogle.", "provider_connection_limit=5", code=2))
         # A value that could not be read again would keep the engine from starting.
         self.ask(engine, "shape", "set", "d0.test", f"max_message_rate={'0' * 300}5/s", code=2)
         (engine.folder / "shaping.toml").write_text("")
@@ -395,6 +398,11 @@ class ShapeAndReloadTest(harness.Case):
         self.assertIn("connection_limit", self.ask(engine, "explain", "never-seen.test"))
         why = json.loads(self.ask(engine, "why", "d1.test", "--json"))
         self.assertEqual((why["deferred"], why["last_reply"]["code"]), (20, 451))
+        for command, typed, told in (("explain", "", "is empty"), ("why", "", "is empty"), ("explain", "a b", '"a b" is no domain'),
+                                     ("explain", "x@d1.test", "give its domain, d1.test"), ("why", "x@d1.test", "give its domain")):
+            wrong = self.ask(engine, command, typed, code=2)
+            self.assertIn(told, wrong)
+            self.assertTrue(wrong.startswith(f"postrider {command}: ") and wrong.count("\n") == 1, wrong)
         self.assertIn("come later", why["last_reply"]["text"])
         self.assertEqual(why["last_reply"]["enhanced"], "4.7.1")
         self.assertGreater(why["next_due"], time.time() + 3000)
@@ -409,7 +417,7 @@ class ShapeAndReloadTest(harness.Case):
         self.assertGreater(waits["next_due"], time.time() + 3000)
         text = self.ask(engine, "why", deferred["id"])
         self.assertIn("come later", text)
-        self.assertIn(f"{deferred['recipient']}: deferred, 1 attempts made, next at", text)
+        self.assertIn(f"{deferred['recipient']}: deferred, 1 attempt made, next at", text)
         delivered = next(r for r in engine.log() if r["type"] == "Delivery")
         self.assertIn("look for the id in the delivery log", self.ask(engine, "why", delivered["id"]))
         self.queue(engine, "suspend", "--domain", "d2.test", "--reason", "a moment")

@@ -199,7 +199,7 @@ class SpoolTest(harness.Case):
             self.engine.put("same.eml", b"")
             code, output = self.engine.run()
             self.assertEqual(code, 0, output)
-            self.assertIn("; 1 files or messages refused, see bad/ in the spool\n", output)
+            self.assertIn("; 1 file or message refused, see bad/ in the spool\n", output)
         reasons = [n for n in os.listdir(self.bad) if n.startswith("same.eml") and n.endswith(".reason")]
         self.assertEqual(len(reasons), 2, os.listdir(self.bad))
 

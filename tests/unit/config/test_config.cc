@@ -283,7 +283,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "postrider.toml:5:8: pool.name: has a control character or over 255 octets, so no x-pool can name it, "
                 "allowed: a name such as \"ip-1\""},
         Refusal{"[shaping]\nfiles = [\"absent.toml\"]",
-                "absent.toml: cannot open it: No such file or directory"}));
+                "absent.toml: cannot open it: No such file or directory; postrider.toml:2:10 names it"}));
 
 TEST_F(ConfigTest, ASourceIsAnAddressOfOneMachine) {
     for (const std::string address : {"0.0.0.0", "::", "::ffff:0.0.0.0", "255.255.255.255", "224.0.0.1", "ff02::1"}) {

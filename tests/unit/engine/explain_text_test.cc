@@ -37,5 +37,19 @@ TEST(ExplainText, ACampaignOfWhichNothingIsQueuedIsToldFromOneThatWaits) {
     EXPECT_THAT(why_text(answer), Not(HasSubstr("none is queued")));
 }
 
+TEST(ExplainText, CountsAndDurationsReadAsTheyAreSpoken) {
+    json answer = {{"domain", "a.test"}, {"ready", 1}, {"deferred", 0}, {"suspended", 0}, {"site", "mx.a.test"}, {"connections", 1},
+                   {"binding", {{{"limit", "max_message_rate"}, {"source", "ip-1"}, {"next_in_ms", 3'598'867}}}}};
+    EXPECT_THAT(why_text(answer), HasSubstr("mx.a.test, 1 connection\n"));
+    EXPECT_THAT(why_text(answer), HasSubstr("  binds       max_message_rate of source ip-1, next in 59m59s\n"));
+    answer["connections"] = 0;
+    answer["binding"][0]["next_in_ms"] = 250;
+    EXPECT_THAT(why_text(answer), HasSubstr("mx.a.test, 0 connections\n"));
+    EXPECT_THAT(why_text(answer), HasSubstr("next in 250ms\n"));
+    json message = {{"id", "00"}, {"waiting", 1}, {"partly", false}, {"domains", json::array()},
+                    {"recipients", {{{"recipient", "r@a.test"}, {"state", "ready"}, {"num_attempts", 1}, {"possible_duplicate", false}}}}};
+    EXPECT_THAT(why_text(message), HasSubstr("1 recipient waits\n  r@a.test: ready, 1 attempt made\n"));
+}
+
 }  // namespace
 }  // namespace postrider
