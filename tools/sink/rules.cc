@@ -38,14 +38,21 @@ bool number(std::string_view text, Number& out) {
     return error == std::errc() && end == text.data() + text.size();
 }
 
+// RFC 5321 4.2: the text may be missing.
+bool is_reply_line(std::string_view line) {
+    if (line.size() < 3 || line.find_first_of("\r\n") != std::string_view::npos) return false;
+    const auto digit = [&](size_t i, char most) { return line[i] >= '0' && line[i] <= most; };
+    return line[0] >= '2' && digit(0, '5') && digit(1, '5') && digit(2, '9') && (line.size() == 3 || line[3] == ' ' || line[3] == '-');
+}
+
 // "450 a\n450 b" of a rule to the wire's form: all but the last line get a hyphen behind the code.
 Result<std::string> reply_lines(std::string_view text) {
     std::string wire;
     while (true) {
         const size_t at = text.find('\n');
         std::string line(text.substr(0, at));
-        if (line.size() < 3 || line.find('\r') != std::string::npos)
-            return fail(fmt::format("reply \"{}\" is no reply line: it begins with three digits", line));
+        if (!is_reply_line(line))
+            return fail(fmt::format("reply \"{}\" is no reply line: it begins with three digits, 200 to 559, and a blank", line));
         if (at == std::string_view::npos) {
             wire += line;
             return wire;
@@ -76,8 +83,11 @@ class RuleBuilder {
             rule_.reply = std::move(*lines);
         } else if (key == "action") {
             const auto action = action_of(value);
-            if (action) rule_.action = *action;
-            good = action.has_value();
+            if (!action)
+                return fail(fmt::format("bad value \"{}\" for action, allowed: reply, close, reset, hang, slow, reply-split, "
+                                        "close-after-reply, garbage",
+                                        value));
+            rule_.action = *action;
         } else if (key == "after") {
             good = number(value, rule_.after);
         } else if (key == "times") {

@@ -128,10 +128,13 @@ Result<void> Sink::State::start_dns() {
     if (!options.dns_map.empty()) {
         const auto text = read_file(options.dns_map);
         if (!text) return std::unexpected(text.error());
+        size_t line = 1;
         for (size_t at = 0; at < text->size();) {
             const size_t end = std::min(text->find('\n', at), text->size());
-            if (auto added = zone.add_line(std::string_view(*text).substr(at, end - at)); !added) return added;
+            if (auto added = zone.add_line(std::string_view(*text).substr(at, end - at)); !added)
+                return fail(fmt::format("{}:{}: {}", options.dns_map, line, added.error().text));
             at = end + 1;
+            ++line;
         }
     }
     auto server = DnsServer::start(options.dns, std::move(zone), ledger->words(options.threads));
@@ -153,6 +156,9 @@ Result<std::unique_ptr<Sink>> Sink::start(SinkOptions options) {
     if (options.threads == 0 || options.threads > 256) return fail("threads: 1 to 256");
     if (options.spread && options.sites == 0) return fail("spread needs a number of sites");
     if (options.sites > 65'000) return fail("sites: at most 65000");
+    // Sites with addresses of their own are of use without our name server.
+    if (options.dns.empty() && ((options.sites > 0 && !options.spread) || !options.dns_map.empty()))
+        return fail("sites and a DNS map are for the name server: give --dns ADDRESS:PORT too");
     raise_file_limit();
     auto state = std::make_unique<State>();
     state->options = std::move(options);

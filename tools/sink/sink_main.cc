@@ -30,8 +30,16 @@ constexpr const char* kExamples = R"(Examples:
       --rule 'dot=*@lost.test action=reset reply="250 2.0.0 kept"' \
       --rule 'mail=* reply="421 4.3.2 closing" probability=0.01'
       greylisting; a message kept whose 250 is lost; one MAIL in a hundred gets a 421
-Rules are described in tools/sink/rules.h: points connect ehlo starttls mail rcpt data dot rset quit domain; actions
-reply close reset hang slow reply-split close-after-reply garbage; after= times= per= probability= limit=.)";
+Rules: POINT=PATTERN reply="CODE TEXT" or action=ACTION, then how often.
+  points   connect ehlo starttls mail rcpt data dot rset quit; domain=PATTERN for recipients' domains
+  actions  reply close reset hang slow reply-split close-after-reply garbage
+  how often  after=N times=N per=all|connection|address probability=0.1; limit=N connections, of connect
+DNS map: a line for each record, as "a.test MX 10 mx.a.test", "mx.a.test A 127.0.0.2", "b.test CNAME a.test", or
+  "NAME NXDOMAIN", NODATA, SERVFAIL, REFUSED, TIMEOUT, TRUNCATE; "*.c.test" is any name below; ; and # begin comments.
+The manual, docs/commands.md, has both at length.
+
+Exit codes: 0 good; 1 failed: canaries that do not match, deliveries that --expect misses, a log that could not be written, with
+  --strict a client that broke the protocol; 2 usage.)";
 
 struct Extra {
     bool summary = false, strict = false;

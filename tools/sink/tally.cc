@@ -13,6 +13,7 @@
 
 #include <fmt/format.h>
 
+#include "engine/core/address.h"
 #include "engine/core/check.h"
 #include "engine/core/hash.h"
 
@@ -39,15 +40,16 @@ bool write_all(int fd, std::string_view bytes) {
     return true;
 }
 
+// UTF-8 as it came; in a text that is none, octets above 127 as if they were Latin-1: a line is always JSON.
 void append_json(std::string& out, std::string_view text) {
+    const bool utf8 = is_utf8(text);
     out += '"';
     for (const char c : text) {
         const auto u = static_cast<unsigned char>(c);
         if (c == '"' || c == '\\') {
             out += '\\';
             out += c;
-        } else if (u < 32 || u >= 127) {
-            // Octets, not characters: a log line stays ASCII whatever the peer said.
+        } else if (u < 32 || u == 127 || (u > 127 && !utf8)) {
             fmt::format_to(std::back_inserter(out), "\\u{:04x}", u);
         } else {
             out += c;

@@ -1,5 +1,6 @@
 #include "tools/sink/tls_server.h"
 
+#include <unistd.h>
 #include <wolfssl/options.h>
 #include <wolfssl/ssl.h>
 
@@ -13,6 +14,22 @@
 
 namespace postrider::sink {
 
+namespace {
+
+Result<void> load_files(WOLFSSL_CTX* context, const std::string& certificate, const std::string& key) {
+    if (access(certificate.c_str(), R_OK) != 0) return fail_errno("certificate " + certificate);
+    if (access(key.c_str(), R_OK) != 0) return fail_errno("key " + key);
+    if (wolfSSL_CTX_use_certificate_chain_file(context, certificate.c_str()) != WOLFSSL_SUCCESS)
+        return fail(fmt::format("certificate {}: holds no certificate in PEM", certificate));
+    if (wolfSSL_CTX_use_PrivateKey_file(context, key.c_str(), WOLFSSL_FILETYPE_PEM) != WOLFSSL_SUCCESS)
+        return fail(fmt::format("key {}: holds no private key in PEM, or one with a password", key));
+    if (wolfSSL_CTX_check_private_key(context) != WOLFSSL_SUCCESS)
+        return fail(fmt::format("key {}: is not that of the certificate {}", key, certificate));
+    return {};
+}
+
+}  // namespace
+
 Result<std::unique_ptr<TlsContext>> TlsContext::make(const SinkOptions& options) {
     wolfSSL_Init();
     std::unique_ptr<TlsContext> made(new TlsContext);
@@ -20,7 +37,6 @@ Result<std::unique_ptr<TlsContext>> TlsContext::make(const SinkOptions& options)
         wolfSSL_CTX_new(options.tls12_only ? wolfTLSv1_2_server_method() : wolfSSLv23_server_method());
     if (made->context_ == nullptr) return fail("make a TLS context: out of memory");
     if (!options.tls12_only) wolfSSL_CTX_SetMinVersion(made->context_, WOLFSSL_TLSV1_2);
-    int certificate = 0, key = 0;
     if (options.certificate_file.empty()) {
         const auto pair = make_self_signed(options.hostname);
         if (!pair) return std::unexpected(pair.error());
@@ -29,17 +45,12 @@ Result<std::unique_ptr<TlsContext>> TlsContext::make(const SinkOptions& options)
         };
         const auto [c, c_size] = load(pair->certificate_der);
         const auto [k, k_size] = load(pair->key_der);
-        certificate = wolfSSL_CTX_use_certificate_buffer(made->context_, c, c_size, WOLFSSL_FILETYPE_ASN1);
-        key = wolfSSL_CTX_use_PrivateKey_buffer(made->context_, k, k_size, WOLFSSL_FILETYPE_ASN1);
-    } else {
-        certificate =
-            wolfSSL_CTX_use_certificate_chain_file(made->context_, options.certificate_file.c_str());
-        key = wolfSSL_CTX_use_PrivateKey_file(made->context_, options.key_file.c_str(),
-                                              WOLFSSL_FILETYPE_PEM);
+        if (wolfSSL_CTX_use_certificate_buffer(made->context_, c, c_size, WOLFSSL_FILETYPE_ASN1) != WOLFSSL_SUCCESS ||
+            wolfSSL_CTX_use_PrivateKey_buffer(made->context_, k, k_size, WOLFSSL_FILETYPE_ASN1) != WOLFSSL_SUCCESS)
+            return fail("wolfSSL does not take the sink's own certificate");
+    } else if (auto loaded = load_files(made->context_, options.certificate_file, options.key_file); !loaded) {
+        return std::unexpected(loaded.error());
     }
-    if (certificate != WOLFSSL_SUCCESS)
-        return fail(fmt::format("certificate {}: wolfSSL {}", options.certificate_file, certificate));
-    if (key != WOLFSSL_SUCCESS) return fail(fmt::format("key {}: wolfSSL {}", options.key_file, key));
     return made;
 }
 

@@ -45,7 +45,10 @@ TEST(SinkRules, WhatIsWrongIsSaid) {
     EXPECT_THAT(error("reply=\"451 x\""), HasSubstr("needs a point"));
     EXPECT_THAT(error("rcpt=* mail=*"), HasSubstr("second"));
     EXPECT_THAT(error("rcpt=*"), HasSubstr("needs reply= or action="));
-    EXPECT_THAT(error("rcpt=* action=explode"), HasSubstr("bad value \"explode\""));
+    EXPECT_THAT(error("rcpt=* action=explode"), HasSubstr("bad value \"explode\" for action, allowed: reply, close,"));
+    for (const std::string reply : {"abc", "45", "999 x", "199 x", "451x", "4a1 x", "451 a\\nmore", "560 x"})
+        EXPECT_THAT(error("rcpt=* reply=\"" + reply + "\""), HasSubstr("is no reply line")) << reply;
+    EXPECT_EQ(error("rcpt=* reply=\"451\""), "accepted");
     EXPECT_THAT(error("rcpt=* color=red"), HasSubstr("unknown key \"color\""));
     EXPECT_THAT(error("rcpt=* reply=\"451"), HasSubstr("not closed"));
     EXPECT_THAT(error("rcpt=* reply=no"), HasSubstr("no reply line"));

@@ -62,7 +62,8 @@ class SinkProgram(unittest.TestCase):
         self.assertEqual(process.wait(10), 1)
 
     def test_usage_errors_are_2(self):
-        for options in (["--frobnicate"], ["--rule", "rcpt=*"], ["--latency", "5"], ["--listen", "x"], ["--cert", "x"]):
+        for options in (["--frobnicate"], ["--rule", "rcpt=*"], ["--latency", "5"], ["--listen", "x"], ["--cert", "x"],
+                        ["--sites", "2"], ["--dns-map", "x"], ["--rule", "rcpt=* reply=abc"]):
             self.assertEqual(subprocess.run([PROGRAM, *options], stdout=subprocess.DEVNULL,
                                             stderr=subprocess.DEVNULL).returncode, 2, options)
         self.assertEqual(subprocess.run([PROGRAM, "--help"], stdout=subprocess.DEVNULL).returncode, 0)

@@ -122,7 +122,7 @@ TEST(Sink, LogTellsEveryConnectionAndTransaction) {
         client.hello();
         client.send("MAIL FROM:<a@b.test> BODY=8BITMIME\r\nRCPT TO:<no@d.test>\r\nRCPT TO:<yes@d.test>\r\nDATA\r\n");
         client.lines(4);
-        client.send("X-Seq: \"7\xe9\"\r\n\r\n..dot\r\n.\r\nMAIL FROM:<>\r\n");
+        client.send("X-Seq: \"7\xe9\"\r\n\r\n..dot\r\n.\r\nMAIL FROM:<b\xc3\xa9@c.test>\r\n");
         client.lines(2);
     }
     EXPECT_TRUE(eventually([&] { return sink->counters().open == 0; }));
@@ -142,6 +142,8 @@ TEST(Sink, LogTellsEveryConnectionAndTransaction) {
     EXPECT_EQ(told["size"], 21);
     EXPECT_EQ(told["sha256"].get<std::string>().size(), 64u);
     EXPECT_GE(told["mono_us"], told["mail_us"]);
+    EXPECT_EQ(told["x_seq"], "\"7\u00e9\"") << "no UTF-8: its octets as Latin-1";
+    EXPECT_EQ(lines[2]["sender"], "b\u00e9@c.test") << "UTF-8 as it came";
     EXPECT_EQ(lines[2]["verdict"], "aborted");
     EXPECT_EQ(lines[3]["event"], "close");
     EXPECT_EQ(lines[3]["connection"], lines[0]["connection"]);
@@ -332,6 +334,11 @@ TEST(Sink, WhatIsWrongIsSaidAtStart) {
     EXPECT_THAT(error({.rules = {"rcpt=*"}}), HasSubstr("needs reply= or action="));
     EXPECT_THAT(error({.log = "/nonexistent/dir/log"}), HasSubstr("/nonexistent/dir/log"));
     EXPECT_THAT(error({.dns = "127.0.0.1:0", .dns_records = {"x A y"}}), HasSubstr("no address"));
+    EXPECT_THAT(error({.sites = 3}), HasSubstr("--dns"));
+    EXPECT_THAT(error({.dns_map = "x"}), HasSubstr("--dns"));
+    Folder folder;
+    std::ofstream(folder / "dns.map") << "; names\na.test A 127.0.0.1\nb.test A\n";
+    EXPECT_THAT(error({.dns = "127.0.0.1:0", .dns_map = folder / "dns.map"}), HasSubstr("dns.map:3: DNS map line 'b.test A': "));
     const auto sink = start({});
     EXPECT_THAT(error({.listen = sink->smtp_addresses(), .threads = 2}), HasSubstr("Address already in use"));
 }

@@ -1,9 +1,13 @@
 // STARTTLS against a real client: TLS 1.3 and 1.2, tickets, and what is left when the handshake fails.
 #include <wolfssl/options.h>
 #include <wolfssl/ssl.h>
+#include <wolfssl/wolfcrypt/coding.h>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
 
 #include "tests/unit/tools/sink/plain_client.h"
 #include "tools/sink/certificate.h"
@@ -108,6 +112,35 @@ TEST(SinkTlsCertificate, IsItsOwnAnchorAndNamesTheHost) {
                   static_cast<long>(pair->certificate_der.size()), WOLFSSL_FILETYPE_ASN1),
               WOLFSSL_SUCCESS);
     EXPECT_THAT(pair->certificate_der, HasSubstr("*.sink.test"));
+}
+
+// Two pairs that the sink made for itself, written as files.
+TEST(SinkTlsCertificate, WhatIsWrongWithWhichFileIsTold) {
+    const std::filesystem::path folder = std::filesystem::temp_directory_path() / ("postrider-tls-" + std::to_string(getpid()));
+    std::filesystem::create_directory(folder);
+    const auto pem = [&](const char* name, std::string_view kind, const std::string& der) {
+        byte text[4096];
+        word32 size = sizeof text;
+        Base64_Encode(reinterpret_cast<const byte*>(der.data()), static_cast<word32>(der.size()), text, &size);
+        std::ofstream(folder / name) << "-----BEGIN " << kind << "-----\n"
+                                     << std::string_view(reinterpret_cast<char*>(text), size) << "-----END " << kind << "-----\n";
+        return (folder / name).string();
+    };
+    const auto mine = make_self_signed("sink.test"), other = make_self_signed("sink.test");
+    ASSERT_TRUE(mine && other);
+    const std::string certificate = pem("c.pem", "CERTIFICATE", mine->certificate_der), none = (folder / "none").string();
+    const std::string key = pem("k.pem", "EC PRIVATE KEY", mine->key_der), strange = pem("o.pem", "EC PRIVATE KEY", other->key_der);
+    const auto error = [](const std::string& c, const std::string& k) {
+        const auto sink = Sink::start({.certificate_file = c, .key_file = k});
+        return sink ? std::string("started") : sink.error().text;
+    };
+    EXPECT_EQ(error(certificate, key), "started");
+    EXPECT_EQ(error(certificate, strange), "key " + strange + ": is not that of the certificate " + certificate);
+    EXPECT_EQ(error(none, key), "certificate " + none + ": No such file or directory");
+    EXPECT_EQ(error(certificate, none), "key " + none + ": No such file or directory");
+    EXPECT_EQ(error(key, certificate), "certificate " + key + ": holds no certificate in PEM");
+    EXPECT_THAT(error(certificate, certificate), HasSubstr("key " + certificate + ": holds no private key in PEM"));
+    std::filesystem::remove_all(folder);
 }
 
 TEST(SinkTlsFailure, IsCountedAndEndsTheConnection) {
