@@ -54,6 +54,23 @@ Result<void> obey(Control& control, std::string_view action, const QueueOrder& o
     return control.cancel(*order.selection, order.said);
 }
 
+// Whether this engine has seen mail of the selection: a name that is misspelt has none.
+bool has_seen(SharedState& shared, const Selection& selection) {
+    switch (selection.scope) {
+        case HoldScope::domain:
+            for (size_t i = 0; i < shared.pools.size(); ++i) {
+                std::string queue = selection.name;
+                append_pool(queue, shared.pools[static_cast<PoolId>(i)].name);
+                if (shared.domains.knows(queue)) return true;
+            }
+            return false;
+        case HoldScope::site: return shared.sites.find(selection.name) != nullptr;
+        case HoldScope::campaign:
+        case HoldScope::tenant: return shared.labels.knows(selection.name);
+        default: return true;
+    }
+}
+
 void queue_order(const AdminServer& server, Engine& engine, std::string_view action, const Request& request,
                  Response& response) {
     const MonoNs began_ns = read_mono_clock();
@@ -63,10 +80,14 @@ void queue_order(const AdminServer& server, Engine& engine, std::string_view act
     if (const auto& of = order->selection; of && of->scope == HoldScope::provider && action != "resume" &&
                                            !engine.shared().shaping.names_provider(of->name))
         return refuse(response, fmt::format("--provider {}: no block in the shaping files names it", of->name));
+    const bool seen = !order->selection || action == "resume" || has_seen(engine.shared(), *order->selection);
     if (auto done = obey(engine.control(), action, *order); !done) return refuse(response, done.error());
     json told = {{"action", action}, {"who", order->said.who}};
     if (order->selection) told.update({{"scope", name_of(order->selection->scope)}, {"name", order->selection->name}});
     if (action == "suspend" && order->for_s) told["until"] = order->said.at_s + order->for_s;
+    if (!seen)
+        told["note"] = fmt::format("no mail of {} {} was seen since this engine started; is the name right?",
+                                   name_of(order->selection->scope), order->selection->name);
     told["took_ms"] = static_cast<double>(read_mono_clock() - began_ns) / static_cast<double>(kNsPerMs);
     answer(response, told);
 }

@@ -108,6 +108,7 @@ int order(const Config& config, const QueueOptions& options) {
     fmt::print("{}: {}{} ({:.1f} ms)\n", of, done,
                told.contains("until") ? " until " + local_time(told["until"].get<int64_t>()) : std::string(),
                told["took_ms"].get<double>());
+    if (told.contains("note")) std::fprintf(stderr, "postrider queue: %s\n", told["note"].get<std::string>().c_str());
     return 0;
 }
 

@@ -35,6 +35,12 @@ uint32_t NameTable::intern(std::string_view name) {
     return id;
 }
 
+bool NameTable::knows(std::string_view name) {
+    Stripe& stripe = stripes_[hash64(name) >> 60];
+    std::scoped_lock lock(stripe.mutex);
+    return stripe.ids.contains(name);
+}
+
 std::string_view NameTable::name(uint32_t id) const {
     if (id == 0) return {};
     Block* block = blocks_[id / kBlock].load(std::memory_order_acquire);

@@ -29,6 +29,8 @@ class NameTable {
 
     // Thread-safe. The id of `name`, from 1 on; 0 only for the empty name.
     uint32_t intern(std::string_view name);
+    // Thread-safe: it was interned before.
+    bool knows(std::string_view name);
     // Thread-safe, no lock. `id` came from intern().
     std::string_view name(uint32_t id) const;
     // Octets resident, about.

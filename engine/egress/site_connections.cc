@@ -321,7 +321,7 @@ void SiteWorker::could_not_open(PooledConnection& pooled, const SessionFailure& 
     if (failure.outcome.scope == Scope::engine) {  // FAULTS 95: nobody is to blame but us
         const EgressSource& source = pooled.source();
         context_.owner.local_fault(fmt::format("no connection can be opened from source {}{}: {}", source.name,
-                                               source.address ? fmt::format(" ({}; is it this machine's?)", source.address->text()) : "",
+                                               source.address ? fmt::format(" ({}; is it this machine's?)", source.address->address_text()) : "",
                                                failure.outcome.text));
         no_opening_before_ms_ = now_ms + kLocalFaultMs;
         return;

@@ -116,6 +116,15 @@ class ConfigTest(harness.Case):
                 self.assertEqual(done.returncode, 0, done.stderr)
                 self.assertIn("postrider", done.stdout)
 
+    def test_check_tells_a_source_that_is_not_here(self):
+        self.config.write_text(self.text() + "".join(
+            f'[[source]]\nname = "{name}"\naddress = "{address}"\nhostname = "s.test"\n'
+            for name, address in (("here", "127.0.0.1"), ("away", "192.0.2.10"))))
+        done = subprocess.run([harness.PROGRAM, "check", "--config", self.config], capture_output=True, text=True, timeout=30)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("[[source]] away: 192.0.2.10 is no address of this machine", done.stderr)
+        self.assertNotIn("here:", done.stderr)
+
     def test_spool_that_cannot_be_made(self):
         done = self.run_with(self.text().replace(str(self.spool), "/proc/no/spool"))
         output = done.stdout + done.stderr

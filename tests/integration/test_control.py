@@ -55,6 +55,9 @@ class ControlTest(harness.Case):
         self.eventually(lambda: self.arrived("x") > 200, "the campaign is under way")
         self.fill(engine, "late", "spring", 500)  # in new/ before the command: it belongs to what is cancelled
         told = self.queue(engine, "cancel", "--campaign", "spring", "--reason", "wrong price")
+        self.assertNotIn("note", told)
+        for misspelt in (("--campaign", "sprnig"), ("--domain", "d0.tset"), ("--site", "mx.d0.tset"), ("--tenant", "x")):
+            self.assertIn("is the name right?", self.queue(engine, "suspend", *misspelt, "--for", "1s")["note"])
         self.fill(engine, "again", "spring", 50)  # the corrected mail
         time.sleep(0.3)  # transactions past their 354 end
         before = self.arrived("x")
