@@ -432,8 +432,9 @@ std::string why_text(const json& answer) {
                                    answer["partly"].get<bool>() ? "at least " : "", sums["deferred"].get<uint64_t>(),
                                    sums["suspended"].get<uint64_t>(), counted(sums["domains"].get<uint64_t>(), "domain"));
     if (sums["domains"] == 0)
-        text += "  none is queued: what is left of it is about to be sent or being sent, or all of it is final, or nothing had "
-                "this name: look for it in the delivery log\n";
+        text += fmt::format("  none is queued: what is left of it is being sent, or among the next {} of its domain, which count for the "
+                            "domain alone (`why DOMAIN` tells what they wait for), or all of it is final, or nothing had this name: "
+                            "look for it in the delivery log\n", ReadyWindow::kCells);
     if (answer.contains("suspension")) text += "  held        " + suspension_text(answer["suspension"]) + "\n";
     for (const auto& domain : answer["domains"]) text += domain_text(domain);
     return text;
