@@ -128,7 +128,7 @@ json queue_json(Engine& engine, const Selection* selection, size_t limit) {
                       {"deferred", counts.deferred}, {"suspended", counts.held}};
         if (const auto pool = shared.pool_name(counts.domain); !pool.empty()) entry["pool"] = pool;
         if (counts.site) entry["site"] = shared.sites.at(counts.site).name();
-        if (counts.parked_until_s) entry.update({{"parked_until", counts.parked_until_s}, {"why", counts.why}});
+        if (counts.parked_until_s) entry.update({{"parked_until", shared.time_line.wall_s(counts.parked_until_s)}, {"why", counts.why}});
         answer["domains"].push_back(std::move(entry));
     }
     return answer;

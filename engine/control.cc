@@ -143,7 +143,10 @@ Result<std::unique_ptr<Control>> Control::open(Engine& engine, SharedState& shar
     if (!file->note().empty())
         std::fprintf(stderr, "postrider: %s/%s\n", shared.spool->path().c_str(), file->note().c_str());
     std::unique_ptr<Control> control(new Control(engine, shared, std::move(*file), std::move(state)));
-    tell_ended(control->prune(control->state_, wall_s()));
+    int64_t newest_s = shared.recovered->newest_s();
+    for (const Hold& hold : control->state_.holds) newest_s = std::max(newest_s, hold.cancelled_to_s);
+    shared.time_line.begin(read_wall_clock(), read_mono_clock(), control->state_.clock_offset_us, newest_s);
+    tell_ended(control->prune(control->state_));
     shared.shaping.replace_overrides(that_hold(shared.shaping, control->state_.shapes));
     shared.shaping.await_sites();
     shared.holds = control->table_of(control->state_);
@@ -156,8 +159,11 @@ std::shared_ptr<const HoldTable> Control::table_of(const ControlState& state) co
     return std::make_shared<HoldTable>(state.holds, shared_.domains, shared_.labels);
 }
 
-std::vector<Hold> Control::prune(ControlState& state, int64_t now_s) const {
+int64_t Control::now_s() const { return shared_.time_line.at_s(read_mono_clock()); }
+
+std::vector<Hold> Control::prune(ControlState& state) const {
     std::vector<Hold> ended;
+    const int64_t now_s = this->now_s();
     const int64_t kept_s = std::max(kCancelKeptLeastS, 2 * shared_.config.retry.max_age_ms / kMsPerSecond);
     for (Hold& hold : state.holds) {
         if (hold.suspended && hold.until_s && hold.until_s <= now_s) {
@@ -171,7 +177,7 @@ std::vector<Hold> Control::prune(ControlState& state, int64_t now_s) const {
 }
 
 Result<void> Control::put(ControlState state) {
-    const auto ended = prune(state, wall_s());
+    const auto ended = prune(state);
     if (state.holds.size() > kMostHolds)
         return fail(fmt::format("{} selections are cancelled or suspended already; resume some", kMostHolds));
     if (auto written = file_.write(state); !written)
@@ -198,11 +204,11 @@ Result<void> Control::suspend(const Selection& selection, int64_t for_s, Said sa
     ControlState state = state_;
     Hold& hold = hold_of(state, selection);
     hold.suspended = true;
-    const int64_t until_s = for_s ? wall_s() + for_s : 0;
+    const int64_t until_s = for_s ? now_s() + for_s : 0;
     hold.until_s = until_s;
     hold.suspended_by = said;
     if (auto done = put(std::move(state)); !done) return done;
-    tell("suspend", &selection, said, until_s);
+    tell("suspend", &selection, said, until_s ? shared_.time_line.wall_s(until_s) : 0);
     return {};
 }
 
@@ -227,14 +233,14 @@ Result<void> Control::cancel(const Selection& selection, Said said) {
         ControlState state = state_;
         // Later than any claim, also one that a shard makes with the old table before it hears of this; later than any
         // cancel, so that what is claimed between the two is told from what comes after both.
-        to_s = std::max(wall_s() + 1, shared_.latest_claim_s.load());
+        to_s = std::max(now_s() + 1, shared_.latest_claim_s.load());
         for (const Hold& other : state.holds) to_s = std::max(to_s, other.cancelled_to_s + 1);
         Hold& hold = hold_of(state, selection);
         hold.cancelled_to_s = to_s;
         hold.cancelled_at_ns = at_ns;
         hold.cancelled_by = said;
         if (auto done = put(std::move(state)); !done) return done;
-    } while (wall_s() > to_s);  // the disk took so long that a claim may have been stamped later meanwhile
+    } while (now_s() > to_s);  // the disk took so long that a claim may have been stamped later meanwhile
     // What is renamed into new/ after this call is told from what was there before by the file system's clock: let it tick.
     while (file_clock_ns() <= at_ns) {
         const timespec pause{0, 200'000};
@@ -257,7 +263,10 @@ Result<void> Control::flush(const Selection* selection, Said said) {
 
 std::vector<Hold> Control::holds() const {
     std::scoped_lock lock(mutex_);
-    return state_.holds;
+    std::vector<Hold> holds = state_.holds;
+    for (Hold& hold : holds)
+        if (hold.until_s) hold.until_s = shared_.time_line.wall_s(hold.until_s);
+    return holds;
 }
 
 // ---- shape
@@ -322,16 +331,43 @@ Result<void> Control::unset_shape(const std::string& domain, const ShapeSettings
     return {};
 }
 
+// Queued mail goes by the time-line, which goes on; what the next start needs to find it again is written.
+void Control::look_at_the_clock() {
+    const WallUs wall_us = read_wall_clock();
+    const MonoNs now_ns = read_mono_clock();
+    if (const int64_t set_by_s = shared_.time_line.look(wall_us, now_ns)) {
+        std::fprintf(stderr, "postrider: the machine's clock was set by %+lld s: ages and retries of queued mail go on as if it "
+                     "had not been\n", static_cast<long long>(set_by_s));
+        keep_offset_ns_ = now_ns;
+    }
+    if (keep_offset_ns_ == 0 || now_ns < keep_offset_ns_) return;
+    auto kept = keep_offset();
+    keep_offset_ns_ = kept ? 0 : now_ns + kNsPerSecond;
+    if (!kept)
+        std::fprintf(stderr, "postrider: that the machine's clock was set could not be written, which is tried again every second: "
+                     "%s\n", kept.error().text.c_str());
+}
+
+// After a step back what comes into new/ from now on must not look as if it had been there before a cancel.
+Result<void> Control::keep_offset() {
+    ControlState state = state_;
+    state.clock_offset_us = shared_.time_line.offset_us();
+    for (Hold& hold : state.holds)
+        if (hold.cancelled_to_s) hold.cancelled_at_ns = std::min(hold.cancelled_at_ns, file_clock_ns());
+    return put(std::move(state));
+}
+
 void Control::tick() {
     std::scoped_lock lock(mutex_);
+    look_at_the_clock();
     if (wall_s() >= next_shapes_s_) {
         tell_ended(shared_.shaping.expire(wall_s()));
         next_shapes_s_ = wall_s() + 1;
     }
-    if (wall_s() < next_end_s_) return;
+    if (now_s() < next_end_s_) return;
     if (auto done = put(state_); !done) {
         std::fprintf(stderr, "postrider: a suspension has run out: %s\n", done.error().text.c_str());
-        next_end_s_ = wall_s() + 1;
+        next_end_s_ = now_s() + 1;
     }
 }
 

@@ -25,7 +25,7 @@ struct Selection {
 
 class Control {
   public:
-    // Before the shards start: reads what is kept and hands it to `shared`.
+    // Before the shards start, when the journals are read: reads what is kept and hands it to `shared`; its time-line begins.
     static Result<std::unique_ptr<Control>> open(Engine& engine, SharedState& shared);
 
     // `for_s`: the suspension ends by itself after so many seconds; 0: when it is resumed.
@@ -43,11 +43,12 @@ class Control {
     // No settings: all of the domain. All of them or none: an error when one was not set.
     Result<void> unset_shape(const std::string& domain, const ShapeSettings& settings, const Said& said);
 
+    // For people: suspensions end by the wall clock.
     std::vector<Hold> holds() const;
     // Sites may have come to providers, or left them: what of their mail waits is judged anew.
     void judge_again();
 
-    // Ends what has run out; a few times a second.
+    // Ends what has run out, and looks whether the machine's clock was set; many times a second.
     void tick();
 
   private:
@@ -59,7 +60,10 @@ class Control {
     // Writes the overrides, then puts them in force in place of those there were; under mutex_.
     Result<void> put_shapes(std::vector<ShapingOverride> overrides);
     // Drops what has run out; answers the suspensions among it.
-    std::vector<Hold> prune(ControlState& state, int64_t now_s) const;
+    std::vector<Hold> prune(ControlState& state) const;
+    int64_t now_s() const;  // of the time-line
+    void look_at_the_clock();
+    Result<void> keep_offset();
 
     Engine& engine_;
     SharedState& shared_;
@@ -67,6 +71,7 @@ class Control {
     ControlFile file_;
     ControlState state_;
     int64_t next_end_s_ = INT64_MAX;
+    MonoNs keep_offset_ns_ = 0;  // when what the clock was set by is to be written; 0: it is
     int64_t next_shapes_s_ = 0;  // when overrides are looked at for their end
 };
 

@@ -19,6 +19,7 @@ using nlohmann::json;
 
 constexpr size_t kBlock = 4096;
 constexpr size_t kMostOctets = 64 << 20;
+constexpr int64_t kMostOffsetUs = int64_t{1} << 52;  // 142 years: more than the seconds of a stamp can tell
 constexpr std::string_view kMagic = "postrider-control 1 ";
 
 json said_json(const Said& said) { return {{"at", said.at_s}, {"who", said.who}, {"reason", said.reason}}; }
@@ -34,11 +35,13 @@ class Members {
         if (!value || value->size() > most) bad_ = true;
         return value && !bad_ ? *value : std::string();
     }
-    int64_t number(const char* name) {
+    int64_t number(const char* name, int64_t least = 0, int64_t most = INT64_MAX) {
         const json* member = find(name);
         if (!member) return 0;
-        if (!member->is_number_integer() || *member < 0 || *member > INT64_MAX) bad_ = true;
-        return bad_ ? 0 : member->get<int64_t>();
+        const bool too_large = member->is_number_unsigned() && member->get<uint64_t>() > INT64_MAX;
+        const int64_t value = member->is_number_integer() && !too_large ? member->get<int64_t>() : INT64_MIN;
+        if (value < least || value > most) bad_ = true;
+        return bad_ ? 0 : value;
     }
     bool flag(const char* name) {
         const json* member = find(name);
@@ -139,7 +142,7 @@ std::string control_text(const ControlState& state) {
         shapes.push_back({{"domain", shape.domain}, {"key", shape.key}, {"value", shape.value},
                           {"expires", shape.expires_s}, {"said", said_json(shape.said)}});
     // Octets that are no UTF-8 are replaced: labels are the producers' own.
-    return json{{"holds", holds}, {"shapes", shapes}}.dump(-1, ' ', false, json::error_handler_t::replace);
+    return json{{"holds", holds}, {"shapes", shapes}, {"clock", state.clock_offset_us}}.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
 Result<ControlState> parse_control_text(std::string_view text) {
@@ -159,6 +162,9 @@ Result<ControlState> parse_control_text(std::string_view text) {
         if (!shape) return std::unexpected(shape.error());
         state.shapes.push_back(std::move(*shape));
     }
+    Members members(whole);
+    state.clock_offset_us = members.number("clock", -kMostOffsetUs, kMostOffsetUs);
+    if (members.bad()) return fail("\"clock\" is no number of microseconds");
     return state;
 }
 

@@ -1,9 +1,10 @@
-// What the operator said while the engine ran, kept over a restart: cancels, suspensions, shape overrides.
+// What the operator said while the engine ran, kept over a restart: cancels, suspensions, shape overrides; and by how much the
+// machine's clock was set.
 //
 // Two files, <spool>/control.0 and control.1, are written in turn; the valid one with the higher number counts. A file is
 //
 //   postrider-control 1 NUMBER OCTETS CRC\n     format, a number that grows by one, octets of what follows, their CRC-32C
-//   {"holds":[...],"shapes":[...]}              JSON, OCTETS long
+//   {"holds":[...],"shapes":[...],"clock":...}  JSON, OCTETS long
 //   spaces to a whole block
 //
 // so a write that a crash tears spoils the older file only. Writing over blocks that exist changes nothing but data: one
@@ -33,6 +34,7 @@ struct KeptShape {
 struct ControlState {
     std::vector<Hold> holds;
     std::vector<KeptShape> shapes;
+    int64_t clock_offset_us = 0;  // the wall clock less the spool's time-line (engine/core/time_line.h), as last seen
 };
 
 std::string control_text(const ControlState& state);

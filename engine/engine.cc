@@ -175,13 +175,13 @@ Result<std::unique_ptr<Engine>> Engine::start(Config config) {
     auto spool = SpoolDirectory::open(shared.config.server.spool);
     if (!spool) return std::unexpected(spool.error());
     shared.spool = std::move(*spool);
-    auto control = Control::open(*engine, shared);
-    if (!control) return std::unexpected(control.error());
-    engine->control_ = std::move(*control);
     auto scratch = shared.spool->open_scratch();
     if (!scratch) return std::unexpected(scratch.error());
     shared.files.spill_names_to(std::move(*scratch));
     if (auto recovered = recover(shared, engine->report_); !recovered) return std::unexpected(recovered.error());
+    auto control = Control::open(*engine, shared);
+    if (!control) return std::unexpected(control.error());
+    engine->control_ = std::move(*control);
     if (auto mended = DeliveryLog::mend(shared.config.server.log); !mended) return std::unexpected(mended.error());
     if (auto started = engine->start_shards(); !started) return std::unexpected(started.error());
     return engine;

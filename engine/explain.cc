@@ -260,8 +260,9 @@ json why_queue(Engine& engine, const std::string& domain, DomainId id) {
         const auto counts = shard.backlog().domain_counts(id);
         if (!counts) return;
         answer.update({{"ready", counts->ready}, {"deferred", counts->deferred}, {"suspended", counts->held}});
-        if (counts->parked_until_s) answer.update({{"parked_until", counts->parked_until_s}, {"why", counts->why}});
-        if (const int64_t due_s = shard.backlog().next_due_s(id)) answer["next_due"] = due_s;
+        if (counts->parked_until_s)
+            answer.update({{"parked_until", shared.time_line.wall_s(counts->parked_until_s)}, {"why", counts->why}});
+        if (const int64_t due_s = shard.backlog().next_due_s(id)) answer["next_due"] = shared.time_line.wall_s(due_s);
         if (counts->site) site = shared.sites.at(counts->site).name();
         held = shard.backlog().held_flows(id);
     });
@@ -333,7 +334,7 @@ json why_message(Engine& engine, MessageId message) {
                 if (++here.waiting > kRecipientsOfAMessage) return;
                 json entry = {{"recipient", shard.recipient_address(record)}, {"state", kResting[static_cast<size_t>(how)]},
                               {"num_attempts", record.attempts}, {"possible_duplicate", record.possible_duplicate}};
-                if (how == Backlog::Resting::deferred) entry["next_due"] = record.due_s;
+                if (how == Backlog::Resting::deferred) entry["next_due"] = shared.time_line.wall_s(record.due_s);
                 here.recipients.push_back(std::move(entry));
                 here.domains.emplace(shared.domain_name(record.domain));
             });

@@ -26,7 +26,7 @@ constexpr int64_t kLedgerEveryNs = kNsPerSecond;
 struct RunOptions {
     std::string config;
     bool until_empty = false;
-    int64_t wait_until_s = 0;  // retries due before it are waited for
+    int64_t wait_until_s = 0;  // retries due before it are waited for: a time of the spool's line
     bool quiet = false;
 };
 
@@ -131,13 +131,15 @@ int run_engine(int argc, char** argv) {
     }
 #endif
     options.until_empty = until_empty->count() > 0;
+    const MonoNs began_ns = read_mono_clock();
+    DurationMs wait_ms = 0;
     if (!until.empty()) {
         auto wait = parse_duration(until);
         if (!wait) {
             std::fprintf(stderr, "postrider run: --until-empty: %s\n", wait.error().text.c_str());
             return kExitUsage;
         }
-        options.wait_until_s = read_wall_clock() / kUsPerSecond + *wait / kMsPerSecond;
+        wait_ms = *wait;
     }
     auto config = load_or_explain(options.config);
     if (!config) return kExitUsage;
@@ -154,6 +156,7 @@ int run_engine(int argc, char** argv) {
         std::fprintf(stderr, "postrider: %s\n", engine.error().text.c_str());
         return exit_code_of(engine.error());
     }
+    if (wait_ms > 0) options.wait_until_s = (*engine)->shared().time_line.at_s(began_ns) + wait_ms / kMsPerSecond;
     explain_recovery((*engine)->recovery());
     int code;
     {

@@ -73,6 +73,7 @@ Shard::~Shard() = default;
 Result<std::unique_ptr<Shard>> Shard::make(ShardId id, SharedState& shared) {
     auto reactor = Reactor::make(id, shared.exchange, {});
     if (!reactor) return std::unexpected(reactor.error());
+    (*reactor)->set_steady(shared.time_line.at_zero_us());
     std::unique_ptr<Shard> shard(new Shard(id, shared, std::move(*reactor)));
     if (auto built = shard->build(); !built) return std::unexpected(built.error());
     return shard;
@@ -257,7 +258,6 @@ void Shard::run_calls() {
 void Shard::count() {
     counted_ms_ = reactor_->now_ms();
     if (counted_ms_ - space_looked_ms_ >= kLookForSpaceEveryMs) look_for_space();
-    if (number() == 0) look_at_the_clock();
     dispatcher_->tick();
     if (counted_ms_ - connections_counted_ms_ >= kCountConnectionsEveryMs) count_connections();
     const auto counts = backlog_->counts();
@@ -292,16 +292,6 @@ void Shard::look_for_space() {
                      "transactions begin once the reserve is used\n", where);
     else
         std::fprintf(stderr, "postrider: there is space again, going on\n");
-}
-
-// Ages, retries and parks go by the steady clock; that somebody has set the other is told.
-void Shard::look_at_the_clock() {
-    constexpr int64_t kToldS = 10;
-    const int64_t set_by_s = (reactor_->wall_us() - reactor_->steady_us()) / kUsPerSecond;
-    if (std::abs(set_by_s - clock_set_by_s_) < kToldS) return;
-    std::fprintf(stderr, "postrider: the machine's clock was set by %+lld s: ages and retries of queued mail go on as if it had not "
-                 "been\n", static_cast<long long>(set_by_s - clock_set_by_s_));
-    clock_set_by_s_ = set_by_s;
 }
 
 void Shard::count_connections() {

@@ -23,6 +23,7 @@
 
 #include "dns/ares_resolver.h"
 #include "engine/config/config.h"
+#include "engine/core/time_line.h"
 #include "engine/egress/dispatcher.h"
 #include "engine/log/delivery_log.h"
 #include "engine/metrics.h"
@@ -72,6 +73,7 @@ struct SharedState {
     std::shared_ptr<RecoveredState> recovered;  // what is in active/ at the start, until the shards are made
     std::vector<OldSegment> old_segments;  // of earlier runs; shard 0 takes them over
     std::vector<ShardMetrics> metrics;
+    TimeLine time_line;
     std::atomic<size_t> drained{0};   // shards that have ended their sessions
     std::atomic<bool> failed{false};  // journal or log: nothing new is started
     std::atomic<uint64_t> memory_limit;         // [limits] memory, as last read
@@ -192,7 +194,6 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     void run_calls();
     void count();
     void count_connections();
-    void look_at_the_clock();
     void look_for_space();
     bool log_unsent(RecordId id, const Outcome& outcome, LogType type);
     void defer(RecordId id);
@@ -202,6 +203,7 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     ShardId home(DomainId domain) const { return static_cast<ShardId>(domain % shared_.shards); }
     ShardId home(const Site& site) const { return static_cast<ShardId>(site.id() % shared_.shards); }
     void to_home(RecordChain chain, DomainId domain);
+    // By the spool's time-line, as are all stamps; the log has them by the wall clock.
     int64_t now_s() const { return reactor_->steady_us() / kUsPerSecond; }
     // The whole second at or after `wait_s` from now: never early.
     uint32_t due_after(int64_t wait_s) const {
@@ -261,7 +263,6 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     int64_t counted_ms_ = 0;
     int64_t connections_counted_ms_ = 0;
     int64_t space_looked_ms_ = 0;
-    int64_t clock_set_by_s_ = 0;  // as was told
     bool short_of_space_ = false;
     uint64_t posted_ = 0, received_ = 0;  // recipients by mail, for the ledger
 };

@@ -95,7 +95,7 @@ void Shard::log(const Settled& settled) {
     line.file = settled.message ? std::string_view(settled.message->file().name) : name;
     line.response = logged(*settled.outcome);
     line.event_us = reactor_->wall_us();
-    line.created_s = file.created_s;
+    line.created_s = shared_.time_line.wall_s(file.created_s);
     if (settled.place) {
         const AttemptPlace& place = *settled.place;
         line.site = place.site;
@@ -332,7 +332,7 @@ void Shard::refused_recipient(const RefusedRecipient& refused) {
     record.response = {.code = 550, .enhanced_class = 5, .enhanced_subject = 1, .enhanced_detail = 3,
                        .content = refused.why};
     record.event_us = reactor_->wall_us();
-    record.created_s = refused.file->created_s;
+    record.created_s = shared_.time_line.wall_s(refused.file->created_s);
     record.file = refused.file->name;
     log_->append(record);
 }
@@ -346,7 +346,7 @@ void Shard::refused_message(const SpoolFile& file, const RefusedMessage& refused
     record.response = {.code = 554, .enhanced_class = 5, .enhanced_subject = 6, .enhanced_detail = 0,
                        .content = refused.why.text};
     record.event_us = reactor_->wall_us();
-    record.created_s = file.created_s;
+    record.created_s = shared_.time_line.wall_s(file.created_s);
     record.file = bad_name;
     log_->append(record);
 }
@@ -358,7 +358,7 @@ void Shard::refused_file(FileId id, const std::string& name, uint64_t size, cons
     record.size = size;
     record.response = {.code = 554, .enhanced_class = 5, .enhanced_subject = 6, .enhanced_detail = 0, .content = why};
     record.event_us = reactor_->wall_us();
-    record.created_s = now_s();
+    record.created_s = record.event_us / kUsPerSecond;
     record.file = name;
     log_->append(record);
     log_->write_early();  // it lies in bad/ already: no restart tells it again

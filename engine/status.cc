@@ -37,7 +37,7 @@ json status_json(Engine& engine, int64_t started_s) {
         });
         shard.backlog().for_each_domain([&](const Backlog::DomainCounts& domain) {
             if (!domain.parked_until_s || parked.size() >= kSitesTold) return;
-            parked.push_back({{"domain", shard.domain_name(domain.domain)}, {"until", domain.parked_until_s},
+            parked.push_back({{"domain", shard.domain_name(domain.domain)}, {"until", shard.shared().time_line.wall_s(domain.parked_until_s)},
                               {"ready", domain.ready}, {"why", domain.why}});
             if (const auto pool = shard.pool_name(domain.domain); !pool.empty()) parked.back()["pool"] = pool;
         });

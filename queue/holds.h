@@ -1,6 +1,7 @@
 // What the operator has said about queued mail: cancels and suspensions of a domain, site, provider, campaign or tenant.
 //
-// A cancel costs nothing by recipient. It is a stamp in seconds: a recipient dies when its file was claimed at or before it.
+// A cancel costs nothing by recipient. It is a stamp in seconds of the spool's time-line (engine/core/time_line.h), as the
+// claims' are and the end of a suspension: a recipient dies when its file was claimed at or before it.
 // Claims that come after a cancel are stamped later than it (created_s below), so the comparison is exact although it counts
 // in seconds, and it holds over a restart, because the journal keeps the time of each claim. A file that already lay in
 // new/ when the cancel came, but was not claimed yet, belongs to what was cancelled: the file system's time of its rename
@@ -31,7 +32,7 @@ std::optional<HoldScope> hold_scope_of(std::string_view name);
 
 // Who did it, when and why: for the log and for `queue list`.
 struct Said {
-    int64_t at_s = 0;  // seconds since 1970
+    int64_t at_s = 0;  // seconds since 1970 by the wall clock, as it was then
     std::string who, reason;
 };
 
@@ -43,7 +44,7 @@ struct Hold {
     int64_t until_s = 0;          // of the suspension; 0: until it is resumed
     Said suspended_by;
     int64_t cancelled_to_s = 0;   // recipients of files claimed at or before this die; 0: never cancelled
-    int64_t cancelled_at_ns = 0;  // when, by the clock with which the file system stamps a rename
+    int64_t cancelled_at_ns = 0;  // when, by the clock with which the file system stamps a rename: the wall's
     Said cancelled_by;
 };
 

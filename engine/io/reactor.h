@@ -37,9 +37,11 @@ class Reactor {
     int64_t now_ms() const { return now_ns_ / kNsPerMs; }
     // The wall clock, for logs and for times that people give.
     WallUs wall_us() const { return wall_us_; }
-    // The wall clock as it was when the process began, and the time since (FAULTS 96): for claims, ages and retries, which a
-    // step of the wall clock must not move.
+    // The spool's time-line (engine/core/time_line.h), or else the wall clock as it was when the reactor was made, and the time
+    // since (FAULTS 96): for claims, ages and retries, which a step of the wall clock must not move.
     WallUs steady_us() const { return steady_at_zero_us_ + now_ns_ / 1000; }
+    // What it was when the monotonic clock was at zero; before anything is stamped.
+    void set_steady(WallUs at_zero_us) { steady_at_zero_us_ = at_zero_us; }
     Ring& ring() { return *ring_; }
     Random& random() { return random_; }
 
@@ -83,7 +85,7 @@ class Reactor {
     std::unique_ptr<Ring> ring_;
     MonoNs now_ns_;
     WallUs wall_us_;
-    const WallUs steady_at_zero_us_;  // of the monotonic clock
+    WallUs steady_at_zero_us_;  // of the monotonic clock
     TimerWheel timers_;
     Random random_;
     std::vector<std::coroutine_handle<>> ready_, running_;

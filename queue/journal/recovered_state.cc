@@ -97,6 +97,7 @@ bool RecoveredState::merge(const JournalRecord& record) {
     Folder& folder = folder_of(record.file);
     const auto index = index_in(folder.files, record.file);
     if (!index) return false;
+    newest_s_ = std::max(newest_s_, record.time_s);
     if (record.kind == RecordKind::claim) {
         merge_claim(folder.files[*index], record);
         return true;

@@ -92,6 +92,8 @@ class RecoveredState {
     }
     // For Journal::adopt(), each to one journal.
     std::vector<OldSegment> take_segments() { return std::move(segments_); }
+    // The newest stamp of what was merged; 0: nothing was.
+    uint32_t newest_s() const { return newest_s_; }
     // Higher than any found.
     uint64_t next_sequence() const { return next_sequence_; }
 
@@ -129,6 +131,7 @@ class RecoveredState {
     uint64_t told_octets_ = 0;  // of the records about recipients
     std::vector<OldSegment> segments_;
     uint64_t next_sequence_ = 1;
+    uint32_t newest_s_ = 0;
 };
 
 }  // namespace postrider

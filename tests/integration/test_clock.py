@@ -1,9 +1,11 @@
 """FAULTS 96: the wall clock is set by years, and queued mail neither dies of age, nor comes early, nor waits for years."""
 
+import json
 import os
 import pathlib
 import signal
 import struct
+import subprocess
 import time
 
 import harness
@@ -44,6 +46,98 @@ class ClockTest(harness.Case):
 
     def test_backward(self):
         self.check_step(-2 * YEAR_S)
+
+    def stepped(self, at_start_s, later_s, max_age="1h"):
+        """An engine whose clock is wrong at the start and set while it runs, with a message that came after and is deferred."""
+        sink = receivers.Sink(self, 1, "--rule", 'rcpt=late* reply="451 4.3.0 later"',
+                              "--rule", 'rcpt=* reply="451 4.3.0 later" times=1 per=address', store=False)
+        engine = harness.Engine(self, sink.dns_port, retry_after=("3s",), max_age=max_age)
+        self.set_by = self.folder / "set_by"
+        self.set_by.write_bytes(struct.pack("=q", at_start_s))
+        environment = {**os.environ, "LD_PRELOAD": str(MODULE), "CLOCK_SET_BY": str(self.set_by)}
+        process = engine.start(environment=environment)
+        self.eventually((engine.spool / "admin.sock").exists, "the engine answers")
+        self.set_clock(later_s)
+        self.eventually(lambda: "clock was set by" in process.text(), "the step is seen")
+        return engine, environment, process
+
+    def set_clock(self, by_s):
+        with open(self.set_by, "r+b") as file:
+            file.write(struct.pack("=q", by_s))
+
+    def ask(self, engine, *arguments):
+        return subprocess.run([harness.PROGRAM, *arguments, "--config", engine.config], capture_output=True, text=True,
+                              stdin=subprocess.DEVNULL, timeout=30)
+
+    def put(self, engine, recipient):
+        engine.put(f"{recipient}.eml", harness.eml("news@sender.test", [f"{recipient}@d.test"], b"Subject: a\r\n\r\ntext\r\n"))
+        self.eventually(lambda: engine.records(f"{recipient}@d.test"), "the first attempt is deferred")
+
+    def end(self, process):
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(20), 0, process.text())
+
+    def check_restart_after_a_step(self, at_start_s, later_s, at_restart_s=None):
+        engine, environment, process = self.stepped(at_start_s, later_s)
+        put_at = time.time() + later_s
+        self.put(engine, "a")
+        self.end(process)
+        if at_restart_s is not None:
+            self.set_clock(at_restart_s)
+        process = engine.start(environment=environment)
+        self.eventually(lambda: len(engine.records("a@d.test")) == 2, "it is tried again")
+        first, last = engine.records("a@d.test")
+        self.assertEqual(last["type"], "Delivery", "and has not died of age")
+        self.assertAlmostEqual(first["created"], put_at, delta=5, msg="the log tells the wall clock's time of the claim")
+        if at_restart_s is None:
+            self.assertAlmostEqual(last["created"], first["created"], delta=1)
+            self.assertAlmostEqual(last["timestamp"] - first["timestamp"], 3, delta=3)
+        self.end(process)
+
+    def test_a_clock_that_was_behind_is_set_right_and_the_engine_started_again(self):
+        self.check_restart_after_a_step(-YEAR_S, 0)
+
+    def test_a_clock_that_was_ahead_is_set_right_and_the_engine_started_again(self):
+        self.check_restart_after_a_step(2 * YEAR_S, 0)
+
+    def test_a_clock_that_was_set_wrong_is_put_right_while_no_engine_runs(self):
+        self.check_restart_after_a_step(0, -2 * YEAR_S, at_restart_s=0)
+
+    def test_mail_still_dies_of_its_real_age_after_a_step_and_a_start(self):
+        engine, environment, process = self.stepped(-YEAR_S, 0, max_age="9s")
+        put_at = time.monotonic()
+        self.put(engine, "late")
+        self.end(process)
+        process = engine.start(environment=environment)
+        self.eventually(lambda: engine.last("late@d.test")["type"] == "Expiration", "it dies of age")
+        self.assertGreater(time.monotonic() - put_at, 8, "not before its time")
+        self.assertLess(time.monotonic() - put_at, 14, "and not long after")
+        self.assertGreater(len(engine.records("late@d.test")), 2, "it was tried meanwhile")
+        self.end(process)
+
+    def test_a_cancel_holds_over_a_step_and_a_start_and_no_longer(self):
+        engine, environment, process = self.stepped(YEAR_S, 0)
+        self.put(engine, "late1")
+        done = self.ask(engine, "queue", "cancel", "--domain", "d.test")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.eventually(lambda: engine.last("late1@d.test")["type"] == "AdminBounce", "what was there dies")
+        self.end(process)
+        process = engine.start(environment=environment)
+        self.put(engine, "b")
+        self.eventually(lambda: engine.last("b@d.test")["type"] == "Delivery", "what comes later is sent")
+        self.end(process)
+
+    def test_a_suspension_ends_after_its_time_and_is_told_by_the_wall_clock(self):
+        engine, _, process = self.stepped(-YEAR_S, 0)
+        done = self.ask(engine, "queue", "suspend", "--domain", "d.test", "--for", "20s")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        hold = json.loads(self.ask(engine, "queue", "list", "--json").stdout)["holds"][0]
+        self.assertAlmostEqual(hold["until"], time.time() + 20, delta=4)
+        self.set_clock(YEAR_S)
+        self.eventually(lambda: process.text().count("clock was set by") == 2, "the second step is seen")
+        hold = json.loads(self.ask(engine, "queue", "list", "--json").stdout)["holds"][0]
+        self.assertAlmostEqual(hold["until"], time.time() + YEAR_S + 20, delta=8)
+        self.end(process)
 
     def test_a_retry_that_another_clock_put_years_ahead_is_not_waited_for(self):
         sink = receivers.Sink(self, 1, "--rule", 'rcpt=* reply="451 4.3.0 later" times=1 per=address', store=False)
