@@ -233,12 +233,18 @@ Result<void> BatchParser::on_data(const Line& line, std::string_view argument) {
     return {};
 }
 
-// Lines of our own may stand before the content; the first other line is content.
+// Lines of our own may stand before the content; the first other line is content. The block of an .eml is neither: its lines
+// would be sent.
 Result<void> BatchParser::on_opening(const Line& line) {
     const BlockLine field = split_block_line(line.text);
     if (field.name == BlockName::receiver && !refusal_) {
         refusal_ = error_at(line.number, line.offset,
                             "x-receiver in the content would show the recipients; use RCPT TO");
+    }
+    if (field.name == BlockName::sender && !refusal_) {
+        refusal_ = error_at(line.number, line.offset,
+                            "x-sender opens the content: the envelope block of an .eml would be sent with it; drop the block, "
+                            "MAIL FROM and RCPT TO say it");
     }
     if (may_open_data(field.name)) {
         if (line.too_long) {

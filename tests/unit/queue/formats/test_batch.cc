@@ -314,7 +314,8 @@ TEST(Batch, BadOpeningLinesSetTheMessageAside) {
     for (const std::string line :
          {"x-priority: urgent", "x-not-before: tomorrow",
           "x-campaign:", "x-campaign: a\r\nx-campaign: b", "x-pool: a\r\nx-virtual-mta: b",
-          "x-tenant: \xff", "x-receiver: hidden@b.test"}) {
+          "x-tenant: \xff", "x-receiver: hidden@b.test",
+          "x-sender: s@a.test\r\nx-receiver: r@b.test\r\nx-job: j", "X-Sender: <>", "x-campaign: a\r\nx-sender: s@a.test"}) {
         const Recorder r = batch(framed(line + "\r\nSubject: x\r\n") + framed("x\r\n"));
         ASSERT_EQ(r.error, "") << line;
         EXPECT_THAT(r.refused, SizeIs(1)) << line;
@@ -322,6 +323,16 @@ TEST(Batch, BadOpeningLinesSetTheMessageAside) {
     }
     EXPECT_THAT(batch(framed("x-campaign: a\r\n")).refused, SizeIs(1))
         << "nothing but our lines is empty";
+}
+
+TEST(Batch, TheBlockOfAnEmlSaysWhyItIsSetAside) {
+    const std::string text = framed("x-sender: s@a.test\r\nx-receiver: r@b.test\r\nSubject: x\r\n");
+    const Recorder r = batch(text);
+    ASSERT_THAT(r.refused, SizeIs(1));
+    EXPECT_THAT(r.refused[0].error, HasSubstr("envelope block of an .eml"));
+    EXPECT_EQ(cut_out(text, r.refused[0].whole), text);
+    const Recorder sent = batch(framed("Subject: x\r\nX-Sender: s@a.test\r\n"));
+    EXPECT_THAT(sent.messages, SizeIs(1)) << "further down it is an ordinary header field";
 }
 
 TEST(Batch, EightBitAndBigContent) {
