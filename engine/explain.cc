@@ -262,7 +262,8 @@ json why_queue(Engine& engine, const std::string& domain, DomainId id) {
         answer.update({{"ready", counts->ready}, {"deferred", counts->deferred}, {"suspended", counts->held}});
         if (counts->parked_until_s)
             answer.update({{"parked_until", shared.time_line.wall_s(counts->parked_until_s)}, {"why", counts->why}});
-        if (const int64_t due_s = shard.backlog().next_due_s(id)) answer["next_due"] = shared.time_line.wall_s(due_s);
+        if (const auto next = shard.backlog().next_due(id); next.due_s)
+            answer.update({{"next_due", shared.time_line.wall_s(next.due_s)}, {"next_due_tried", next.tried}});
         if (counts->site) site = shared.sites.at(counts->site).name();
         held = shard.backlog().held_flows(id);
     });
@@ -381,7 +382,8 @@ std::string queue_text(const json& answer) {
         text += fmt::format("  parked      until {}: {}\n", local_time(answer["parked_until"].get<int64_t>()),
                             answer["why"].get<std::string>());
     if (answer.contains("next_due"))
-        text += "  next retry  " + local_time(answer["next_due"].get<int64_t>()) + "\n";
+        text += fmt::format("  {:<11} {}\n", answer.value("next_due_tried", true) ? "next retry" : "not before",
+                            local_time(answer["next_due"].get<int64_t>()));
     if (answer.contains("binding"))
         for (const auto& binding : answer["binding"])
             text += fmt::format("  binds       {}\n",
@@ -415,7 +417,8 @@ std::string message_text(const json& answer) {
     for (const auto& each : answer["recipients"]) {
         text += fmt::format("  {}: {}, {} made", each["recipient"].get<std::string>(), each["state"].get<std::string>(),
                             counted(each["num_attempts"].get<uint64_t>(), "attempt"));
-        if (each.contains("next_due")) text += ", next at " + local_time(each["next_due"].get<int64_t>());
+        if (each.contains("next_due"))
+            text += (each["num_attempts"] == 0 ? ", not before " : ", next at ") + local_time(each["next_due"].get<int64_t>());
         text += each["possible_duplicate"].get<bool>() ? ", an earlier one may have arrived\n" : "\n";
     }
     for (const auto& domain : answer["domains"]) text += domain_text(domain);

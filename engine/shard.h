@@ -147,6 +147,7 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
     // IntakeOwner
     bool has_room() override;
     int64_t claim_time_s(int64_t submitted_ns) override;
+    int64_t expires_s(int64_t created_s) override { return shared_.time_line.wall_s(created_s) + schedule_.max_age_s; }
     void publish(RecordChain chain) override;
     void claimed(const SpoolFile& file, bool journalled) override;
     void refused_recipient(const RefusedRecipient& refused) override;

@@ -369,16 +369,16 @@ bool Backlog::visit_domains(size_t& cursor, size_t most, const Flow& of,
     return cursor < domains_.bucket_count();
 }
 
-int64_t Backlog::next_due_s(DomainId id) {
+Backlog::Due Backlog::next_due(DomainId id) {
     const auto found = domains_.find(id);
-    if (found == domains_.end() || found->second->deferred == 0) return 0;
+    if (found == domains_.end() || found->second->deferred == 0) return {};
     uint32_t looked = 0;
     for (const auto& [due_s, chain] : buckets_)
         for (RecordId record = chain.head; record; record = arena_[record].link) {
-            if (arena_[record].domain == id) return due_s;
-            if (++looked == kLookedAtForDue) return 0;
+            if (arena_[record].domain == id) return {due_s, arena_[record].attempts > 0};
+            if (++looked == kLookedAtForDue) return {};
         }
-    return 0;
+    return {};
 }
 
 std::optional<Backlog::DomainCounts> Backlog::domain_counts(DomainId id) const {

@@ -133,7 +133,12 @@ class Backlog final : private Timer {
     // Of what is suspended in the domain.
     std::vector<Flow> held_flows(DomainId domain) const;
     // When the first deferred record of the domain is due; 0: none is, or it is not among the first few thousand that are.
-    int64_t next_due_s(DomainId domain);
+    // `tried`: it was, and waits for a retry, not for its x-not-before.
+    struct Due {
+        int64_t due_s = 0;
+        bool tried = false;
+    };
+    Due next_due(DomainId domain);
 
   private:
     using Flows = std::map<Flow, RecordChain>;

@@ -67,6 +67,8 @@ class IntakeOwner {
     virtual void publish(RecordChain chain) = 0;
     // The time of a claim made now of a file that came into new/ at `submitted_ns` (holds.h).
     virtual int64_t claim_time_s(int64_t submitted_ns) = 0;
+    // When mail of a file claimed at `created_s` expires, by the wall clock; 0: never.
+    virtual int64_t expires_s(int64_t created_s) = 0;
     // The file is in active/: its claim must be journalled, before anything else of it, unless the journals have it.
     virtual void claimed(const SpoolFile& file, bool journalled) = 0;
     virtual void refused_recipient(const RefusedRecipient& refused) = 0;

@@ -40,6 +40,11 @@ struct Intake::Job {
     bool told = false;           // by an earlier run, and the log has them
     uint64_t reported = 0;       // told by the second so far: after a local fault it begins anew and passes them by
     std::string why;             // refusing
+    // When its mail expires, by the wall clock: what may not be sent before is refused. Zero, never, for what an engine has
+    // claimed before this one: it is accepted, or was told of.
+    int64_t expires_s = 0;
+    int64_t not_before_s = 0;  // of an .eml
+    bool too_late(int64_t not_before) const { return expires_s > 0 && not_before >= expires_s; }
     std::optional<IndexReader> reader;
     std::vector<DomainId> file_domains;
     std::string domain;  // scratch
@@ -69,7 +74,11 @@ class Intake::JobHandler final : public SpoolHandler {
     bool reporting() const { return job_.stage == Job::Stage::reporting; }
     bool to_tell();
     void tell_held(const Envelope* envelope, std::optional<uint32_t> place);
-    std::optional<uint32_t> place_of_next();
+    struct Place {
+        std::optional<uint32_t> place;
+        bool too_late = false;
+    };
+    Place place_of_next(const Envelope& envelope);
     void set_aside(const RefusedMessage& refused);
 
     static constexpr size_t kHeld = 256;

@@ -5,12 +5,24 @@
 #include <algorithm>
 #include <utility>
 
+#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include "engine/io/crash_points.h"
 #include "queue/intake_job.h"
 
 namespace postrider {
+namespace {
+
+std::string utc(int64_t seconds) { return fmt::format("{:%FT%TZ}", fmt::gmtime(static_cast<std::time_t>(seconds))); }
+
+std::string too_late_text(int64_t not_before_s, int64_t expires_s) {
+    return fmt::format("x-not-before {} is not before {}, when the message expires ([retry] max_age after its claim): it "
+                       "would never be sent; give an earlier time, hand it in later, or raise max_age",
+                       utc(not_before_s), utc(expires_s));
+}
+
+}  // namespace
 
 // ---- what the parser finds
 
@@ -34,12 +46,21 @@ void Intake::JobHandler::on_refused_recipient(std::string_view text, const Error
 void Intake::JobHandler::on_message(uint32_t number, const Envelope& envelope, const Content& content) {
     const bool some = std::exchange(count_, 0) > 0;
     if (!reporting()) {
-        if (some) job_.writer->add_message(envelope, content);
-    } else {
-        const auto place = some ? place_of_next() : std::nullopt;
-        tell_held(&envelope, place);
+        if (job_.eml) job_.not_before_s = envelope.not_before_s;
+        const bool too_late = some && job_.batch && job_.too_late(envelope.not_before_s);
+        if (too_late) ++job_.refusals;
+        if (some) job_.writer->add_message(envelope, content, too_late);
+        message_ = number;
+        return;
     }
+    const Place at = some ? place_of_next(envelope) : Place{};
+    tell_held(&envelope, at.place);
     message_ = number;
+    if (!at.too_late || !to_tell()) return;
+    const int64_t expires_s = intake_.owner_.expires_s(job_.file.created_s);
+    set_aside({number, job_.batch->message(), content.stored.size, envelope.sender,
+               Error{0, fmt::format("the message at offset {}: {}", job_.batch->message().offset,
+                                    too_late_text(envelope.not_before_s, expires_s))}});
 }
 
 void Intake::JobHandler::on_refused_message(uint32_t number, const Envelope& envelope, const Content& content, Range whole,
@@ -66,17 +87,20 @@ void Intake::JobHandler::tell_held(const Envelope* envelope, std::optional<uint3
     held_.clear();
 }
 
-// Of the next message in the index that was not refused; the readings pass them in the same order.
-std::optional<uint32_t> Intake::JobHandler::place_of_next() {
+// Of the next message in the index whose content was not refused; the readings pass them in the same order.
+Intake::JobHandler::Place Intake::JobHandler::place_of_next(const Envelope& envelope) {
+    const Place unknown{{}, job_.too_late(envelope.not_before_s)};
     if (!entries_) {
         auto opened = IndexReader::open(job_.index.get(), job_.file, false);
-        if (!opened) return {};
+        if (!opened) return unknown;
         entries_ = std::move(*opened);
     }
     for (;;) {
         auto step = entries_->next();
-        if (!step || step->kind == IndexReader::Step::Kind::end) return {};
-        if (step->kind == IndexReader::Step::Kind::message && !(step->message->flags & MessageEntry::kRefused)) return step->place;
+        if (!step || step->kind == IndexReader::Step::Kind::end) return unknown;
+        if (step->kind != IndexReader::Step::Kind::message) continue;
+        if (step->message->flags & MessageEntry::kTooLate) return {{}, true};
+        if (!(step->message->flags & MessageEntry::kRefused)) return {step->place};
     }
 }
 
@@ -123,6 +147,7 @@ void Intake::begin_job(SpoolFile file, FileDescriptor data, const RecoveredFile*
         job.known = job.known.first(job.known.size() - 1);
     }
     job.file.indexed = job.file.form == SpoolForm::batch || job.file.size > kSmallFile;
+    if (!recovered) job.expires_s = owner_.expires_s(job.file.created_s);
     const bool journalled = recovered && recovered->claimed;
     owner_.claimed(job.file, journalled);
     if (job.file.indexed && journalled && open_index(job, true)) {
@@ -243,6 +268,10 @@ Result<void> Intake::finish_reading(Job& job) {
     if (!st) return std::unexpected(st.error());
     if (static_cast<uint64_t>(st->st_size) != job.file.size)
         return fail("the file was changed while it was read; write it in tmp/ and rename it when it is whole");
+    if (job.file.form == SpoolForm::eml) {
+        const int64_t not_before_s = job.eml ? job.not_before_s : small_.envelope.not_before_s;
+        if (job.too_late(not_before_s)) return fail(too_late_text(not_before_s, job.expires_s));
+    }
     if (!job.file.indexed && small_.recipients.size() > kSmallRecipients) {
         job.file.indexed = true;  // read it again, this time with an index
         job.offset = 0;

@@ -54,7 +54,7 @@ void IndexWriter::add_recipient(Range where, DomainId domain, std::string_view t
     ++header_.recipients;
 }
 
-void IndexWriter::add_message(const Envelope& envelope, const Content& content) {
+void IndexWriter::add_message(const Envelope& envelope, const Content& content, bool too_late) {
     MessageEntry entry{};
     entry.tag = MessageEntry::kTag;
     entry.recipients = std::exchange(recipients_here_, 0);
@@ -73,7 +73,9 @@ void IndexWriter::add_message(const Envelope& envelope, const Content& content) 
     entry.flags = static_cast<uint8_t>((content.eight_bit ? MessageEntry::kEightBit : 0) |
                                        (content.crlf_only ? MessageEntry::kCrlfOnly : 0) |
                                        (content.dots ? MessageEntry::kDots : 0) |
-                                       (envelope.smtputf8 ? MessageEntry::kSmtpUtf8 : 0));
+                                       (envelope.smtputf8 ? MessageEntry::kSmtpUtf8 : 0) |
+                                       (too_late ? MessageEntry::kRefused | MessageEntry::kTooLate : 0));
+    if (too_late) header_.recipients -= entry.recipients;
     entry.priority = envelope.priority;
     entry.ret = envelope.ret;
     if (entry.recipients == 1 && recipient_.size() <= kRecipientText)

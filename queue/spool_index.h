@@ -68,7 +68,8 @@ struct MessageEntry {
     uint8_t reserved[6];
 
     static constexpr uint8_t kEightBit = 1, kCrlfOnly = 2, kDots = 4, kSmtpUtf8 = 8,
-                             kRefused = 16;
+                             kRefused = 16,
+                             kTooLate = 32;  // refused for its x-not-before: its text is there all the same, so that places stay
     size_t text_size() const {
         const size_t octets =
             size_t{sender} + envid + job + campaign + tenant + pool + removed * sizeof(Range) + recipient;
@@ -82,7 +83,8 @@ class IndexWriter {
   public:
     IndexWriter(int fd, const SpoolFile& file);
     void add_recipient(Range where, DomainId domain, std::string_view text);
-    void add_message(const Envelope& envelope, const Content& content);
+    // `too_late`: readers pass it by, and its recipients.
+    void add_message(const Envelope& envelope, const Content& content, bool too_late = false);
     // The recipients since the last message belong to a refused one: readers pass them by.
     void drop_recipients();
     // Writes what is buffered, the domains and the header.

@@ -306,7 +306,7 @@ void BatchParser::abandon(const Line& line) {
 }
 
 void BatchParser::refuse_message(Error why) {
-    const Range whole{begin_, lines_.offset() - begin_};
+    const Range whole = message();
     refusal_.reset();
     handler_.on_refused_message(number_, envelope_, content_, whole, why);
 }

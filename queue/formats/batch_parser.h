@@ -38,6 +38,8 @@ class BatchParser {
     // How the file's content is stored, known once its first line is read.
     StoredForm form() const { return crlf_ ? StoredForm::stuffed_crlf : StoredForm::stuffed_lf; }
     uint32_t messages() const { return number_; }
+    // Of the message that is being handed over: envelope and content, framing included.
+    Range message() const { return {begin_, lines_.offset() - begin_}; }
 
   private:
     enum class State : uint8_t { between, envelope, opening, content };

@@ -406,7 +406,7 @@ TEST_F(BacklogTest, ARaisedMaxAgeKeepsWhatRests) {
     ASSERT_TRUE(loop_.run_until([&] { return now_s() >= until_s; }));
     EXPECT_TRUE(owner_.expired.empty());
     EXPECT_EQ(backlog_->held(), 302u);
-    EXPECT_EQ(backlog_->next_due_s(3), later) << "not early either";
+    EXPECT_EQ(backlog_->next_due(3).due_s, later) << "not early either";
     change_max_age(old_age_s);
     EXPECT_TRUE(loop_.run_until([&] { return owner_.expired.size() == 302; }, 5'000)) << owner_.expired.size();
 }

@@ -18,6 +18,7 @@ struct RecordingOwner final : IntakeOwner {
     RecordArena& arena;
     FileTable& files;
     bool room = true;
+    int64_t expires_at_s = 0;
     std::vector<Record> records;
     std::vector<FileSlot> done;
     std::vector<FileId> claims, told;
@@ -27,6 +28,7 @@ struct RecordingOwner final : IntakeOwner {
     std::vector<std::optional<uint32_t>> refused_places;
     std::vector<std::string> refused_campaigns;
     std::vector<std::string> refused_recipients, refused_messages, refused_files, troubles;
+    std::string refused_why;  // of the last file
 
     RecordingOwner(RecordArena& a, FileTable& f) : arena(a), files(f) {}
     bool has_room() override { return room; }
@@ -36,6 +38,7 @@ struct RecordingOwner final : IntakeOwner {
         EXPECT_EQ(std::ranges::count(claims, files[records.back().file].id), 1);
     }
     int64_t claim_time_s(int64_t) override { return read_wall_clock() / kUsPerSecond; }
+    int64_t expires_s(int64_t) override { return expires_at_s; }
     void claimed(const SpoolFile& file, bool journalled) override {
         if (journalled) known_claims.push_back(file.id);
         claims.push_back(file.id);
@@ -52,8 +55,9 @@ struct RecordingOwner final : IntakeOwner {
         refused_messages.push_back(
             fmt::format("{} {} <{}> {}", file.name, refused.number, refused.sender, bad_name));
     }
-    void refused_file(FileId, const std::string& name, uint64_t, const std::string&) override {
+    void refused_file(FileId, const std::string& name, uint64_t, const std::string& why) override {
         refused_files.push_back(name);
+        refused_why = why;
     }
     void refusals_told(FileId file) override { told.push_back(file); }
     void publishing_done(FileSlot slot) override { done.push_back(slot); }

@@ -75,6 +75,42 @@ class RecoveryTest : public IntakeTest {
     }
 };
 
+// Refused for its x-not-before by the run before: told once, set aside, and the others lie where they lay, whatever max_age is now.
+TEST_F(RecoveryTest, WhatWasTooLateIsToldByTheIndexAndMovesNoPlace) {
+    const std::string late = batch({"b@x.example", "c@x.example"}, "x-not-before: 2000000000\n");
+    spool_.drop("a.bsmtp", batch({"a@x.example"}) + late + batch({"d@x.example"}));
+    Before before;
+    {
+        Run run(*this);
+        run.owner.expires_at_s = 2'000'000'000;
+        run.start_and_settle();
+        const SpoolFile& file = run.owner.facts.at(0);
+        before = {file.id, {file.id, file.size, file.mtime_ns, 1'000'000, file.form, {}}, file.name, run.owner.records};
+        ASSERT_EQ(before.records.size(), 2u);
+    }
+    for (const int64_t expires_s : {int64_t{0}, int64_t{1'000}}) {
+        Run run(*this);
+        run.owner.expires_at_s = expires_s;
+        run.start_and_settle({claim_record(before)});
+        EXPECT_EQ(run.owner.refused_messages.size(), 1u) << "killed before it was told";
+        EXPECT_EQ(places(run.owner.records), places(before.records));
+    }
+    {
+        Run run(*this);
+        run.owner.expires_at_s = 1'000;
+        run.start_and_settle({claim_record(before), told_record(before)});
+        EXPECT_THAT(run.owner.refused_messages, IsEmpty());
+        EXPECT_EQ(places(run.owner.records), places(before.records));
+    }
+    ASSERT_EQ(unlink(spool_.active(before.id, kIndexSuffix).c_str()), 0);
+    Run run(*this);
+    run.owner.expires_at_s = 1'000;
+    run.start_and_settle({claim_record(before), told_record(before)});
+    ASSERT_EQ(run.owner.records.size(), 4u) << "after a power cut it waits, and expires";
+    EXPECT_EQ(run.owner.records.front().place, before.records.front().place);
+    EXPECT_EQ(run.owner.records.back().place, before.records.back().place);
+}
+
 TEST_F(RecoveryTest, WhatIsSettledIsLeftOutAndTheRestKnowsItsPast) {
     for (const bool small : {true, false}) {
         spool_.drop(small ? "a.eml" : "a.bsmtp",

@@ -26,6 +26,7 @@ namespace postrider {
 namespace {
 
 using testing::count_files;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing::IntakeTest;
@@ -217,6 +218,39 @@ TEST_F(IntakeTest, ARefusedMessageIsSetAsideAloneWithItsReason) {
     EXPECT_THAT(run.owner.refused_campaigns, ElementsAre("spring", ""));
     EXPECT_EQ(read_file(spool_ / "bad/b.bsmtp.2.eml"), bad);
     EXPECT_THAT(read_file(spool_ / "bad/b.bsmtp.2.eml.reason"), HasSubstr("CR"));
+}
+
+// [retry] max_age would end it before it may be sent.
+TEST_F(IntakeTest, AMessageThatMayNotBeSentBeforeItExpiresIsRefused) {
+    const std::string last = "x-not-before: 1999999999\n", late = "x-not-before: 2000000000\n";
+    const std::string bad = batch({"b@one.example", "c@one.example", "x@@y"}, late + "x-campaign: winter\n");
+    spool_.drop("b.bsmtp", batch({"a@one.example"}, last) + bad + batch({"d@two.example"}) + batch({"y@@"}, late));
+    spool_.drop("small.eml", "x-sender: s@example.org\n" + late + "x-receiver: e@one.example\nSubject: x\n\nhello\n");
+    Run run(*this);
+    run.owner.expires_at_s = 2'000'000'000;
+    run.start_and_settle();
+    EXPECT_EQ(run.loaded(), (Texts{"a@one.example ", "d@two.example "}));
+    EXPECT_THAT(run.owner.refused_messages, ElementsAre("b.bsmtp 2 <s@example.org> b.bsmtp.2.eml"));
+    EXPECT_THAT(run.owner.refused_recipients, ElementsAre("b.bsmtp 2 x@@y", "b.bsmtp 4 y@@"));
+    EXPECT_THAT(run.owner.refused_campaigns, ElementsAre("winter", ""));
+    EXPECT_EQ(read_file(spool_ / "bad/b.bsmtp.2.eml"), bad);
+    EXPECT_THAT(read_file(spool_ / "bad/b.bsmtp.2.eml.reason"),
+                AllOf(HasSubstr("x-not-before 2033-05-18T03:33:20Z is not before 2033-05-18T03:33:20Z"), HasSubstr("max_age")));
+    EXPECT_THAT(run.owner.refused_files, ElementsAre("small.eml"));
+    EXPECT_THAT(run.owner.refused_why, HasSubstr("x-not-before 2033-05-18T03:33:20Z"));
+    EXPECT_EQ(run.intake.refused(), 2u);
+}
+
+TEST_F(IntakeTest, ALargeEmlThatMayNotBeSentBeforeItExpiresIsRefused) {
+    std::vector<std::string> to;
+    for (int i = 0; i < 10'000; ++i) to.push_back(fmt::format("r{}@d.example", i));
+    spool_.drop("large.eml", eml(to).insert(24, "x-not-before: 2000000000\n"));
+    Run run(*this);
+    run.owner.expires_at_s = 2'000'000'000;
+    run.start_and_settle();
+    EXPECT_THAT(run.owner.refused_files, ElementsAre("large.eml"));
+    EXPECT_THAT(run.owner.refused_why, HasSubstr("never be sent"));
+    EXPECT_TRUE(run.owner.records.empty());
 }
 
 TEST_F(IntakeTest, AHundredThousandRecipientsComeInSlices) {
