@@ -21,12 +21,13 @@ class TimeLine {
     static constexpr int64_t kSetUs = 10 * kUsPerSecond;  // what differs less is no step: a clock that is being corrected
 
     // Where the line goes on. `newest_s`: the newest stamp that the spool knows; the line never begins below it. The wall clock
-    // may have been set while no engine saw it, as before the offset was kept: of both readings that are not too early the
-    // sooner is taken, because mail that lives too long is the smaller harm.
+    // may have been set while no engine saw it, put right by hand for one: of both readings that are not too early the sooner is
+    // taken, because mail that lives too long is the smaller harm. A little too early, as a clock set by hand may be, will do.
     void begin(WallUs wall_us, MonoNs mono_ns, int64_t offset_us, int64_t newest_s) {
         const auto [sooner, later] = std::minmax({wall_us, wall_us - offset_us});
         const WallUs newest_us = newest_s * kUsPerSecond;
-        const WallUs now_us = sooner >= newest_us ? sooner : std::max(later, newest_us);
+        const bool too_early = sooner < newest_us - (later - sooner) / 8;
+        const WallUs now_us = std::max(too_early ? later : sooner, newest_us);
         at_zero_us_ = now_us - mono_ns / 1000;
         know(wall_us - now_us);
     }

@@ -21,6 +21,6 @@ __attribute__((constructor)) static void map(void) {
 
 int clock_gettime(clockid_t clock, struct timespec* now) {
     if (syscall(SYS_clock_gettime, clock, now) != 0) return -1;
-    if (set_by_s && clock == CLOCK_REALTIME) now->tv_sec += *set_by_s;
+    if (set_by_s && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) now->tv_sec += *set_by_s;
     return 0;
 }

@@ -127,6 +127,18 @@ class ClockTest(harness.Case):
         self.eventually(lambda: engine.last("b@d.test")["type"] == "Delivery", "what comes later is sent")
         self.end(process)
 
+    def test_after_a_step_back_what_comes_is_not_taken_for_what_was_cancelled(self):
+        engine, _, process = self.stepped(-YEAR_S, YEAR_S)
+        self.put(engine, "late1")
+        done = self.ask(engine, "queue", "cancel", "--domain", "d.test")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.eventually(lambda: engine.last("late1@d.test")["type"] == "AdminBounce", "what was there dies")
+        self.set_clock(0)  # the cancel is a year ahead of the files' times now
+        self.eventually(lambda: process.text().count("clock was set by") == 2, "the step is seen")
+        self.put(engine, "b")
+        self.eventually(lambda: engine.last("b@d.test")["type"] == "Delivery", "what comes later is sent")
+        self.end(process)
+
     def test_a_suspension_ends_after_its_time_and_is_told_by_the_wall_clock(self):
         engine, _, process = self.stepped(-YEAR_S, 0)
         done = self.ask(engine, "queue", "suspend", "--domain", "d.test", "--for", "20s")

@@ -33,6 +33,7 @@ TEST(TimeLine, NeverBeginsBelowTheNewestStamp) {
 TEST(TimeLine, OfAClockThatWasPutRightWhileNoEngineRanTheOffsetIsForgotten) {
     EXPECT_EQ(begun(-kYearS, kNowS - 60), kNowS) << "was set back by mistake";
     EXPECT_EQ(begun(kYearS, kNowS - 60), kNowS) << "was set forward by mistake";
+    EXPECT_EQ(begun(-kYearS, kNowS + 40), kNowS + 40) << "put right by hand, to the minute";
 }
 
 TEST(TimeLine, SeesAStepOnceAndGoesOn) {
