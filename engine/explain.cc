@@ -255,7 +255,7 @@ json why_queue(Engine& engine, const std::string& domain, DomainId id) {
         if (const auto* reply = shard.last_reply(id); reply && reply->at_s > last_s) {
             last_s = reply->at_s;
             answer["last_reply"] = {{"at", reply->at_s}, {"code", reply->code}, {"enhanced", reply->enhanced},
-                                    {"text", reply->text}, {"host", reply->host}};
+                                    {"text", reply->text}, {"host", reply->host}, {"said", reply->said}};
         }
         const auto counts = shard.backlog().domain_counts(id);
         if (!counts) return;
@@ -391,8 +391,7 @@ std::string queue_text(const json& answer) {
     if (answer.contains("last_reply")) {
         const auto& reply = answer["last_reply"];
         const auto host = reply["host"].get<std::string>(), enhanced = reply["enhanced"].get<std::string>();
-        // Without a host nobody has refused it: the reply is our own words for what failed.
-        text += fmt::format("  {:<11} {}{}{} {} ({}{}{})\n", host.empty() ? "failed" : "refused", reply["code"].get<int>(),
+        text += fmt::format("  {:<11} {}{}{} {} ({}{}{})\n", reply["said"].get<bool>() ? "refused" : "failed", reply["code"].get<int>(),
                             enhanced.empty() ? "" : " ", enhanced, reply["text"].get<std::string>(), host, host.empty() ? "" : ", ",
                             local_time(reply["at"].get<int64_t>()));
     }

@@ -119,7 +119,8 @@ class Shard final : public BacklogOwner, public IntakeOwner, public EgressOwner,
         uint16_t code = 0;
         std::string enhanced;  // "4.7.1", or empty
         std::string text;
-        std::string host;      // empty: no host said it, it failed on the way to one
+        std::string host;      // empty: it failed before there was one
+        bool said = false;     // by the host; else our own words for what failed
     };
     const LastReply* last_reply(DomainId domain) const {
         const auto found = last_replies_.find(domain);

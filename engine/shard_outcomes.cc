@@ -65,6 +65,7 @@ void Shard::remember_reply(DomainId domain, const Outcome& outcome, std::string_
     if (enhanced.present()) last.enhanced = fmt::format("{}.{}.{}", enhanced.class_, enhanced.subject, enhanced.detail);
     last.text.assign(outcome.text, 0, kReplyKeptOctets);
     last.host.assign(host);
+    last.said = !outcome.local;
 }
 
 Task<void> Shard::answer_route(std::string domain, RouteAnswer answer) {

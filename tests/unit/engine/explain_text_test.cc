@@ -19,13 +19,21 @@ std::string last_reply_text(const json& reply) {
 }
 
 TEST(ExplainText, ARefusalHasItsEnhancedCodeAndTheHostThatSaidIt) {
-    const json reply = {{"at", 0}, {"code", 451}, {"enhanced", "4.7.1"}, {"text", "come later"}, {"host", "mx.a.test"}};
+    const json reply = {{"at", 0}, {"code", 451}, {"enhanced", "4.7.1"}, {"text", "come later"}, {"host", "mx.a.test"},
+                        {"said", true}};
     EXPECT_THAT(last_reply_text(reply), HasSubstr("  refused     451 4.7.1 come later (mx.a.test, 1970-01-01"));
 }
 
 TEST(ExplainText, WhatFailedBeforeAHostWasAskedWasRefusedByNobody) {
-    const json reply = {{"at", 0}, {"code", 451}, {"enhanced", ""}, {"text", "MX a.test: SERVFAIL"}, {"host", ""}};
+    const json reply = {{"at", 0}, {"code", 451}, {"enhanced", ""}, {"text", "MX a.test: SERVFAIL"}, {"host", ""},
+                        {"said", false}};
     EXPECT_THAT(last_reply_text(reply), HasSubstr("  failed      451 MX a.test: SERVFAIL (1970-01-01"));
+}
+
+TEST(ExplainText, WhatFailedAtAHostThatSaidNothingNamesIt) {
+    const json reply = {{"at", 0}, {"code", 451}, {"enhanced", "4.4.2"}, {"text", "connection lost"}, {"host", "mx.a.test"},
+                        {"said", false}};
+    EXPECT_THAT(last_reply_text(reply), HasSubstr("  failed      451 4.4.2 connection lost (mx.a.test, 1970-01-01"));
 }
 
 TEST(ExplainText, ACampaignOfWhichNothingIsQueuedIsToldFromOneThatWaits) {
