@@ -73,7 +73,7 @@ class TlsTest(harness.Case):
         self.check_certificate("DNS:mx.*.test", False)
 
     def test_only_dns_names_speak_for_a_host(self):
-        self.check_certificate(f"URI:{GOOD},email:{GOOD}", False)
+        self.check_certificate(f"email:{GOOD}", False)
 
     def test_required_refuses_an_unknown_root(self):
         certificate, key = self.certificate(GOOD)
