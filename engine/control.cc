@@ -146,6 +146,7 @@ Result<std::unique_ptr<Control>> Control::open(Engine& engine, SharedState& shar
     int64_t newest_s = shared.recovered->newest_s();
     for (const Hold& hold : control->state_.holds) newest_s = std::max(newest_s, hold.cancelled_to_s);
     shared.time_line.begin(read_wall_clock(), read_mono_clock(), control->state_.clock_offset_us, newest_s);
+    control->cancels_were_before_now(control->state_);  // of a clock that was set back while no engine ran
     tell_ended(control->prune(control->state_));
     shared.shaping.replace_overrides(that_hold(shared.shaping, control->state_.shapes));
     shared.shaping.await_sites();
@@ -349,11 +350,15 @@ void Control::look_at_the_clock() {
 }
 
 // After a step back what comes into new/ from now on must not look as if it had been there before a cancel.
+void Control::cancels_were_before_now(ControlState& state) {
+    for (Hold& hold : state.holds)
+        if (hold.cancelled_to_s) hold.cancelled_at_ns = std::min(hold.cancelled_at_ns, file_clock_ns());
+}
+
 Result<void> Control::keep_offset() {
     ControlState state = state_;
     state.clock_offset_us = shared_.time_line.offset_us();
-    for (Hold& hold : state.holds)
-        if (hold.cancelled_to_s) hold.cancelled_at_ns = std::min(hold.cancelled_at_ns, file_clock_ns());
+    cancels_were_before_now(state);
     return put(std::move(state));
 }
 

@@ -41,7 +41,7 @@ struct Intake::Job {
     uint64_t reported = 0;       // told by the second so far: after a local fault it begins anew and passes them by
     std::string why;             // refusing
     // When its mail expires, by the wall clock: what may not be sent before is refused. Zero, never, for what an engine has
-    // claimed before this one: it is accepted, or was told of.
+    // claimed, for good, before this one: it is accepted, or was told of.
     int64_t expires_s = 0;
     int64_t not_before_s = 0;  // of an .eml
     bool too_late(int64_t not_before) const { return expires_s > 0 && not_before >= expires_s; }

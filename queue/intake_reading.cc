@@ -147,8 +147,8 @@ void Intake::begin_job(SpoolFile file, FileDescriptor data, const RecoveredFile*
         job.known = job.known.first(job.known.size() - 1);
     }
     job.file.indexed = job.file.form == SpoolForm::batch || job.file.size > kSmallFile;
-    if (!recovered) job.expires_s = owner_.expires_s(job.file.created_s);
     const bool journalled = recovered && recovered->claimed;
+    if (!journalled) job.expires_s = owner_.expires_s(job.file.created_s);
     owner_.claimed(job.file, journalled);
     if (job.file.indexed && journalled && open_index(job, true)) {
         job.refusals = job.reader->header().refusals;

@@ -285,8 +285,28 @@ Result<void> Sending::write_block() {
     return file_.write(block);
 }
 
+// A list of addresses may be written in one line of any length, and is not sent.
+std::string with_short_lines(std::string_view field) {
+    constexpr size_t kShort = 900;
+    std::string text;
+    while (!field.empty()) {
+        const size_t end = std::min(field.find('\n'), field.size() - 1) + 1;
+        const std::string_view line = field.substr(0, end);
+        text += line.substr(0, kShort);
+        if (line.size() > kShort) text += line.ends_with("\r\n") ? "\r\n" : "\n";
+        field.remove_prefix(end);
+    }
+    return text;
+}
+
 Result<void> Sending::write_header() {
-    if (auto ok = parser_.feed(head_); !ok) return ok;
+    std::string given = head_;
+    const auto& fields = header_.fields();
+    for (auto field = fields.rbegin(); field != fields.rend(); ++field)
+        if (is_removed_field(field->name))
+            given.replace(field->where.offset, field->where.size,
+                          with_short_lines(std::string_view(head_).substr(field->where.offset, field->where.size)));
+    if (auto ok = parser_.feed(given); !ok) return ok;
     stored_ += kept_.size();
     return file_.write(kept_);
 }

@@ -28,7 +28,7 @@ std::unexpected<Error> spool_error(const std::string& spool, const std::string& 
 Result<void> let_engine_read(int folder, int file) {
     auto of_folder = files::status(folder), of_file = files::status(file);
     if (!of_folder || !of_file) return std::unexpected((of_folder ? of_file : of_folder).error());
-    if (of_folder->st_uid == of_file->st_uid || (of_file->st_mode & S_IRGRP)) return {};
+    if (of_folder->st_uid == of_file->st_uid || of_folder->st_gid != of_file->st_gid || (of_file->st_mode & S_IRGRP)) return {};
     if (fchmod(file, (of_file->st_mode & 07777) | S_IRGRP) != 0) return fail_errno("let the engine read it");
     return {};
 }

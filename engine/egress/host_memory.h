@@ -33,7 +33,6 @@ class Fading {
         }
         known_[host] = {value, now_ms + for_ms};
     }
-    void forget(const std::string& host) { known_.erase(host); }
     size_t size() const { return known_.size(); }
 
   private:
@@ -49,8 +48,6 @@ class HostMemory {
     static constexpr DurationMs kDialogueMs = 3'600'000;
     static constexpr DurationMs kSizeMs = 3'600'000;
     static constexpr DurationMs kNoTlsMs = 600'000;  // where TLS is not demanded
-    static constexpr DurationMs kHungUpMs = 7'200'000;
-    static constexpr uint32_t kHungUpOften = 2;  // once may have been an accident
     static constexpr size_t kKept = Fading<bool>::kKept;
 
     // The most that is used with the host.
@@ -67,19 +64,6 @@ class HostMemory {
     bool tls_failed_lately(const std::string& host, int64_t now_ms) { return no_tls_.find(host, now_ms) != nullptr; }
     void tls_failed(const std::string& host, int64_t now_ms) { no_tls_.set(host, true, now_ms, kNoTlsMs); }
 
-    // FAULTS 31: it has hung up at EHLO, again and again, and may know HELO only.
-    bool wants_helo(const std::string& host, int64_t now_ms) {
-        const uint32_t* times = hung_up_.find(host, now_ms);
-        return times && *times >= kHungUpOften;
-    }
-    void hung_up_at_ehlo(const std::string& host, int64_t now_ms) {
-        const uint32_t* times = hung_up_.find(host, now_ms);
-        hung_up_.set(host, times ? *times + 1 : 1, now_ms, kHungUpMs);
-    }
-    void answered_ehlo(const std::string& host) {
-        if (hung_up_.size() > 0) hung_up_.forget(host);
-    }
-
     // Whether the host has said (SIZE, RFC 1870) that it takes no message of so many octets.
     bool too_large(const std::string& host, uint64_t octets, int64_t now_ms) {
         const uint64_t* most = sizes_.find(host, now_ms);
@@ -89,11 +73,10 @@ class HostMemory {
         sizes_.set(host, octets, now_ms, kSizeMs);
     }
 
-    size_t size() const { return dialogues_.size() + no_tls_.size() + sizes_.size() + hung_up_.size(); }
+    size_t size() const { return dialogues_.size() + no_tls_.size() + sizes_.size(); }
 
   private:
     Fading<Dialogue> dialogues_;
-    Fading<uint32_t> hung_up_;
     Fading<uint64_t> sizes_;
     Fading<bool> no_tls_;
 };

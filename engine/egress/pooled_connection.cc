@@ -58,10 +58,11 @@ void PooledConnection::settled(OutgoingMessage& message) {
         const Outcome& outcome = queued.transaction.outcome(i);
         requeued |= outcome.kind == OutcomeKind::requeued;
         fruitful |= outcome.kind == OutcomeKind::delivered || outcome.kind == OutcomeKind::bounced;
-        if (!fruitful && outcome.kind == OutcomeKind::transient) failure = outcome.text;
+        refused_at_mail.clear();
+        if (outcome.kind == OutcomeKind::transient && outcome.phase == Phase::mail) refused_at_mail = outcome.text;
     }
     worker.settle_all(queued, place());
-    if (requeued) return;
+    if (requeued || !refused_at_mail.empty()) return;
     worker.site_.served(worker.pool_.id);
 }
 
@@ -102,7 +103,7 @@ void PooledConnection::take_over_from(PooledConnection& other) {
     deliveries = other.deliveries;
     session_high = other.session_high;
     session_low = other.session_low;
-    verified = other.verified;
+    verified_host = other.verified_host;
     tls_was_off = other.tls_was_off;
     reused = true;
     other.wake.notify();
@@ -136,7 +137,7 @@ void PooledConnection::closed() {
 bool PooledConnection::secure_enough(TlsPolicy policy, std::string_view name) const {
     switch (policy) {
         case TlsPolicy::Disabled: return true;
-        case TlsPolicy::Required: return verified && host == name;
+        case TlsPolicy::Required: return connection->secured() && !verified_host.empty() && verified_host == name;
         case TlsPolicy::RequiredInsecure: return connection->secured();
         default: return !tls_was_off || connection->secured() || !session->capabilities().starttls;
     }

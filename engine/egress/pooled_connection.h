@@ -54,8 +54,8 @@ class PooledConnection final : public SessionFeed {
     bool opening = false;   // its session is, nothing was sent of any message
     bool retiring = false;
     bool fruitful = false;  // a recipient was accepted or refused for good
-    std::string failure;    // what the host last said, or did, instead
-    bool verified = false;  // under TLS with a certificate that names `host`
+    std::string refused_at_mail;  // what the host said to MAIL, or did, before it ended the session; empty: it did not
+    std::string verified_host;  // under TLS with a certificate that names this host; empty: not known
     bool tls_was_off = false;  // in clear because its site wanted no TLS, whatever the host offers
     bool resting = false;
     bool reused = false;  // taken over from another site

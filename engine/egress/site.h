@@ -69,6 +69,8 @@ class Site {
 
     // Times in a row that no host could be reached from the pool; 0 after a session was opened.
     uint32_t failed(PoolId pool) { return pools_[pool].failures.fetch_add(1, std::memory_order_relaxed) + 1; }
+    // Of all shards and pools.
+    uint32_t connections_in_use() const { return connections_.used(); }
     void served(PoolId pool) { pools_[pool].failures.store(0, std::memory_order_relaxed); }
 
   private:

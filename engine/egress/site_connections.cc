@@ -258,19 +258,14 @@ Task<std::optional<SessionFailure>> SiteWorker::open_session(PooledConnection& p
                                    candidate.host);
     const bool verified = pooled.shaping().enable_tls.value == TlsPolicy::Required;
     if (!tls) options.tls = TlsUse::off;
-    const int64_t now_ms = context_.reactor.now_ms();
-    options.helo = options.tls != TlsUse::required && context_.hosts.wants_helo(candidate.host, now_ms);
-    const bool said_ehlo = !options.helo;
     pooled.session = std::make_unique<Session>(context_.reactor, *pooled.connection, std::move(options));
     pooled.tls_was_off = tls_use(pooled.shaping().enable_tls.value) == TlsUse::off;
+    pooled.retiring |= any_contains(context_.prohibited, candidate.address.octets());  // since it was chosen
+    pooled.verified_host.clear();
     pooled.opening = true;
     auto failure = co_await pooled.session->open();
     pooled.opening = false;
-    pooled.verified = !failure && pooled.connection->secured() && verified;
-    if (failure && failure->outcome.phase == Phase::ehlo && failure->trouble == Trouble::lost)
-        context_.hosts.hung_up_at_ehlo(candidate.host, context_.reactor.now_ms());
-    else if (!failure && said_ehlo)
-        context_.hosts.answered_ehlo(candidate.host);
+    if (!failure && verified && pooled.connection->secured()) pooled.verified_host = candidate.host;
     if (failure) {
         co_await pooled.session->quit(false);
         pooled.session.reset();
@@ -351,13 +346,16 @@ Task<void> SiteWorker::bounce_all(PooledConnection& pooled, Outcome outcome) {
     }
 }
 
-// A session that ended before it took anything, as where a host throttles by 421 to MAIL. Later and later, and soon the site
-// rests as if it were down: else such sessions burn the attempts of all mail here.
+// A session that ended before it took anything. Later and later, else such sessions burn the attempts of all mail here; and
+// where MAIL itself is refused so, which is how hosts throttle a sender, the site rests as if it were down. What ends a session
+// behind that may be this mail's own fault: a greylist that closes, a message that a host cannot bear.
 void SiteWorker::rest_after_fruitless(PooledConnection& pooled) {
     ++fruitless_;
     no_opening_before_ms_ = context_.reactor.now_ms() + (kOpenAgainMs << std::min(fruitless_ - 1, 6u));
-    if (!home_ || draining_ || fruitless_ < kFruitlessMost || live_ > 1 || connecting_ > 0) return;
-    park_windows(begin_park(pooled.failure));
+    if (!home_ || draining_ || pooled.refused_at_mail.empty() || fruitless_ < kFruitlessMost) return;
+    // Other connections, of ours or of another shard, may be served.
+    if (live_ > 1 || connecting_ > 0 || site_.connections_in_use() > connections_.size()) return;
+    park_windows(begin_park(pooled.refused_at_mail));
 }
 
 // From now on nothing of the site is tried, for as long as the answer says, in seconds.
@@ -369,6 +367,7 @@ int64_t SiteWorker::begin_park(const std::string& why) {
 }
 
 void SiteWorker::park_windows(int64_t wait_s) {
+    put_large_back();
     const int64_t until_s = context_.reactor.steady_us() / kUsPerSecond + wait_s;
     while (!rotation_.empty()) {
         const DomainId domain = rotation_[rotation_.size() - 1].window->domain();

@@ -115,21 +115,19 @@ Task<std::optional<SessionFailure>> Session::open() {
 
 Task<std::optional<SessionFailure>> Session::say_ehlo() {
     capabilities_ = {};
-    if (!options_.helo || connection_.secured()) {
-        if (!append_ehlo(out_, options_.hostname)) co_return failure_of(Trouble::bad_sender, Phase::ehlo);
-        const Answered ehlo = co_await command(Phase::ehlo);
-        if (!ehlo.reply) co_return failure_of(ehlo.trouble, Phase::ehlo, connection_.error_text());
-        if (answer(Phase::ehlo, *ehlo.reply) == Answer::accepted) {
-            capabilities_ = parse_capabilities(*ehlo.reply);
-            co_return std::nullopt;
-        }
-        // RFC 5321 3.2: an old host may know HELO only. Under TLS it has said EHLO before.
-        if (!helo_may_help(*ehlo.reply) || connection_.secured()) co_return refused(Phase::ehlo, *ehlo.reply);
+    if (!append_ehlo(out_, options_.hostname)) co_return failure_of(Trouble::bad_sender, Phase::ehlo);
+    Answered ehlo = co_await command(Phase::ehlo);
+    if (!ehlo.reply) co_return failure_of(ehlo.trouble, Phase::ehlo, connection_.error_text());
+    if (answer(Phase::ehlo, *ehlo.reply) == Answer::accepted) {
+        capabilities_ = parse_capabilities(*ehlo.reply);
+        co_return std::nullopt;
     }
+    // RFC 5321 3.2: an old host may know HELO only. Under TLS it has said EHLO before.
+    if (!helo_may_help(*ehlo.reply) || connection_.secured()) co_return refused(Phase::ehlo, *ehlo.reply);
     if (!append_helo(out_, options_.hostname)) co_return failure_of(Trouble::bad_sender, Phase::helo);
-    const Answered helo = co_await command(Phase::helo);
-    if (!helo.reply) co_return failure_of(helo.trouble, Phase::helo, connection_.error_text());
-    if (answer(Phase::helo, *helo.reply) != Answer::accepted) co_return refused(Phase::helo, *helo.reply);
+    ehlo = co_await command(Phase::helo);
+    if (!ehlo.reply) co_return failure_of(ehlo.trouble, Phase::helo, connection_.error_text());
+    if (answer(Phase::helo, *ehlo.reply) != Answer::accepted) co_return refused(Phase::helo, *ehlo.reply);
     co_return std::nullopt;
 }
 

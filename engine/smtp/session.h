@@ -62,7 +62,6 @@ struct SessionOptions {
     std::string peer_name;                   // the MX host: SNI
     Dialogue dialogue = Dialogue::message;   // the most that is wanted; less is used where less is offered
     size_t pipeline_depth = 1;               // transactions in flight in the bdat dialogue
-    bool helo = false;                       // no EHLO, at which the host hangs up (FAULTS 31): never where TLS is required
     DurationMs envelope_ms = kEnvelopeMs;    // from the turn of a transaction to the last reply before its content
     std::array<DurationMs, kPhases.size()> timeouts_ms = default_timeouts();
 

@@ -167,5 +167,26 @@ class ClockTest(harness.Case):
         self.assertEqual(engine.last("a@d.test")["type"], "Delivery")
 
 
+    def test_a_cancel_of_a_clock_that_was_ahead_kills_nothing_that_comes_later(self):
+        sink = receivers.Sink(self, 1, store=False)
+        engine = harness.Engine(self, sink.dns_port)
+        set_by = self.folder / "set_by"
+        set_by.write_bytes(struct.pack("=q", 3600))
+        process = engine.start(environment={**os.environ, "LD_PRELOAD": str(MODULE), "CLOCK_SET_BY": str(set_by)})
+        self.eventually(lambda: (engine.spool / "admin.sock").exists(), "the engine runs")
+        subprocess.run([harness.PROGRAM, "queue", "cancel", "--domain", "d.test", "--config", engine.config], check=True,
+                       capture_output=True, timeout=20)
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(20), 0, process.text())
+        process = engine.start()  # the clock was put right meanwhile
+        self.eventually(lambda: subprocess.run([harness.PROGRAM, "status", "--config", engine.config], capture_output=True,
+                                               timeout=20).returncode == 0, "the engine runs")
+        engine.put("a.eml", harness.eml("news@sender.test", ["a@d.test"], b"Subject: a\r\n\r\ntext\r\n"))
+        self.eventually(lambda: engine.records("a@d.test"), "it has an end")
+        self.assertEqual(engine.last("a@d.test")["type"], "Delivery")
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(20), 0, process.text())
+
+
 if __name__ == "__main__":
     harness.unittest.main()

@@ -2,8 +2,6 @@
 
 import datetime
 import signal
-import socketserver
-import threading
 
 import contents
 import harness
@@ -20,7 +18,7 @@ class FatesTest(harness.Case):
         self.aiosmtpd = receivers.Aiosmtpd(self, 3)
         dead = [self.network.address(n) for n in range(100, 110)]
         self.knot = receivers.Knot(self, zone.zone(self.network.address(1), self.exim.address, self.aiosmtpd.address,
-                                                   dead))
+                                                   dead, [self.network.address(4)]))
         self.engine = harness.Engine(self, self.knot.port, dns_address=self.knot.address)
 
     def types(self, recipient):
@@ -151,8 +149,18 @@ class FatesTest(harness.Case):
         """421 to MAIL, or sessions that end some other way, park the site; they do not burn the attempts of all its mail."""
         self.assertLessEqual(self.throttled('mail=* reply="421 4.7.0 slow down"'), 6)
 
-    def test_a_host_that_hangs_up_on_every_message_rests_too(self):
-        self.assertLessEqual(self.throttled("rcpt=* action=close"), 6)
+    def test_a_host_that_hangs_up_at_every_mail_rests_too(self):
+        self.assertLessEqual(self.throttled("mail=* action=close"), 6)
+
+    def test_large_mail_set_apart_rests_with_its_site(self):
+        receivers.Sink(self, 4, "--size-limit", 2000, store=False, name="small")
+        receivers.Sink(self, 1, "--rule", 'mail=* reply="421 4.7.0 slow down"', store=False, name="throttles")
+        self.engine.write_config([f"{self.knot.address}:{self.knot.port}"], retry_after=("1h",), max_age="1d",
+                                 shaping='["default"]\nidle_timeout = "1s"\n')
+        self.engine.put("large.bsmtp", harness.bsmtp(
+            [("news@sender.test", [f"r{n}@small-and-postfix.test"], CONTENT + b"x" * 70 + b"\r\n" + (b"y" * 70 + b"\r\n") * 100) for n in range(12)]))
+        code, output = self.engine.run(until_empty=True, seconds=60)
+        self.assertEqual(code, 75, output)
 
     def test_a_host_that_closes_behind_each_refusal_is_asked_on(self):
         """Bounces are progress."""
@@ -162,32 +170,6 @@ class FatesTest(harness.Case):
         code, output = self.engine.run(until_empty=True, seconds=40)
         self.assertEqual(code, 0, output)
         self.assertEqual([r["type"] for r in self.engine.log()], ["Bounce"] * 30)
-
-    def test_a_host_that_knows_helo_only_and_hangs_up_at_ehlo(self):
-        """FAULTS 31: twice may be an accident, then it is HELO."""
-        taken = []
-
-        class Old(socketserver.StreamRequestHandler):
-            def handle(self):
-                self.wfile.write(b"220 old\r\n")
-                while (line := self.rfile.readline()) and not line.startswith(b"EHLO"):
-                    if line.startswith(b"DATA"):
-                        self.wfile.write(b"354 go\r\n")
-                        while (line := self.rfile.readline()) != b".\r\n":
-                            taken.append(line)
-                    self.wfile.write(b"221 bye\r\n" if line.startswith(b"QUIT") else b"250 ok\r\n")
-
-        with socketserver.ThreadingTCPServer((self.network.address(1), self.network.port), Old) as server:
-            thread = threading.Thread(target=server.serve_forever, daemon=True)
-            thread.start()
-            self.engine.write_config([f"{self.knot.address}:{self.knot.port}"], retry_after=("1s",))
-            self.put_many("r", 1)
-            code, output = self.engine.run(until_empty="20s", seconds=40)
-            server.shutdown()
-            thread.join()
-        self.assertEqual(code, 0, output)
-        self.assertEqual([r["type"] for r in self.engine.log()], ["TransientFailure", "TransientFailure", "Delivery"])
-        self.assertEqual(b"".join(taken), CONTENT)
 
     def test_an_envelope_of_megabytes_goes_out_in_parts(self):
         """However many recipients one transaction may have, the connection holds their commands."""

@@ -121,6 +121,26 @@ class TlsTest(harness.Case):
         process.signal(signal.SIGTERM)
         self.assertEqual(process.wait(20), 0, process.text())
 
+    def test_a_connection_that_was_taken_over_is_verified_for_its_own_host_alone(self):
+        certificate, key = self.certificate(GOOD)
+        sink = receivers.Sink(self, 1, "--cert", certificate, "--key", key)
+        engine = harness.Engine(self, sink.dns_port, shaping='["good.test"]\nenable_tls = "Required"\n["default"]\nidle_timeout = "1m"\n',
+                                retry_after=("1h",), max_age="1d", shards=1)
+        process = engine.start(environment={**os.environ, "SSL_CERT_FILE": str(certificate)})
+
+        def deliver(name, domain):
+            engine.put(f"{name}.eml", harness.eml("news@sender.test", [f"{name}@{domain}"], CONTENT))
+            self.eventually(lambda: engine.records(f"{name}@{domain}"), f"{name} is tried", 20)
+            return engine.last(f"{name}@{domain}")
+
+        first, second = deliver("first", "good.test"), deliver("second", "other.test")
+        self.assertEqual(first["session_id"], second["session_id"], "taken over")
+        self.ask(engine, "shape", "set", "other.test", "enable_tls=Required")
+        self.assertEqual(deliver("third", "other.test")["type"], "TransientFailure")
+        self.assertEqual(deliver("fourth", "good.test")["type"], "Delivery")
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(20), 0, process.text())
+
     def check_raised(self, demand):
         """Mail flows in clear over one connection that never rests; `demand(engine)` has returned: no more goes in clear."""
         sink = receivers.Sink(self, 1, "--no-tls", "--latency", "20ms")

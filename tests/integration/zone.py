@@ -38,6 +38,7 @@ def zone(postfix, exim, aiosmtpd, dead, small=()):
         "small-first MX 10 small0.mx", "small-first MX 20 small1.mx", "small-first MX 30 exim.mx",
         "all-small MX 10 small0.mx", "all-small MX 20 small1.mx",
         "small-and-dead MX 10 small0.mx", "small-and-dead MX 20 dead0.mx",
+        "small-and-postfix MX 10 small0.mx", "small-and-postfix MX 20 postfix.mx",
         # More than fits in a UDP answer: 12 dead hosts, a live one, 60 more.
         "many MX 50 exim.mx",
     ]

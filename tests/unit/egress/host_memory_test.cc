@@ -38,20 +38,6 @@ TEST(HostMemory, WhatAHostTakesAtMostIsForgottenInTime) {
     EXPECT_FALSE(memory.too_large("mx.test", 1'001, HostMemory::kSizeMs));
 }
 
-TEST(HostMemory, OnlyWhoHangsUpAtEhloAgainAndAgainGetsHelo) {
-    HostMemory memory;
-    memory.hung_up_at_ehlo("mx.test", 0);
-    EXPECT_FALSE(memory.wants_helo("mx.test", 1));
-    memory.hung_up_at_ehlo("mx.test", 1);
-    EXPECT_TRUE(memory.wants_helo("mx.test", 2));
-    EXPECT_FALSE(memory.wants_helo("mx2.test", 2));
-    EXPECT_FALSE(memory.wants_helo("mx.test", 1 + HostMemory::kHungUpMs));
-    memory.hung_up_at_ehlo("mx3.test", 0);
-    memory.answered_ehlo("mx3.test");
-    memory.hung_up_at_ehlo("mx3.test", 1);
-    EXPECT_FALSE(memory.wants_helo("mx3.test", 2)) << "accidents between sessions that went well";
-}
-
 TEST(HostMemory, StaysBoundedOverManyHosts) {
     HostMemory memory;
     for (int i = 0; i < 20'000; ++i) {
@@ -59,9 +45,8 @@ TEST(HostMemory, StaysBoundedOverManyHosts) {
         memory.stumbled("mx" + std::to_string(i), Dialogue::message, now_ms);
         memory.tls_failed("mx" + std::to_string(i), now_ms);
         memory.takes_at_most("mx" + std::to_string(i), 1'000, now_ms);
-        memory.hung_up_at_ehlo("mx" + std::to_string(i), now_ms);
     }
-    EXPECT_LE(memory.size(), 4 * HostMemory::kKept);
+    EXPECT_LE(memory.size(), 3 * HostMemory::kKept);
 }
 
 }  // namespace

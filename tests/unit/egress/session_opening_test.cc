@@ -57,33 +57,6 @@ TEST(SessionOpening, ClosedBehindTheGreetingOrTheEhlo) {
     }
 }
 
-TEST(SessionOpening, F31_HeloAtOnceWhereTheHostHangsUpAtEhlo) {
-    MemoryFeed feed;
-    auto& message = feed.add();
-    SessionOptions use = test::quick_options();
-    use.helo = true;
-    const Dialogued out = talk(
-        feed,
-        [](Wire& wire) {
-            wire.say("220 very old\r\n");
-            wire.expect("HELO client.test");
-            wire.say("250 very old\r\n");
-            wire.expect("MAIL");
-            wire.say("250 ok\r\n");
-            wire.expect("RCPT");
-            wire.say("250 ok\r\n");
-            wire.expect("DATA");
-            wire.say("354 go\r\n");
-            std::string content;
-            EXPECT_TRUE(wire.content(content));
-            wire.say("250 taken\r\n");
-            (void)wire.rest();
-        },
-        use);
-    EXPECT_FALSE(out.failure);
-    EXPECT_EQ(message.kind(), delivered);
-}
-
 TEST(SessionOpening, F31_EhloRefusedThenHelo) {
     MemoryFeed feed;
     auto& message = feed.add();

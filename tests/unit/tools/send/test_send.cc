@@ -217,6 +217,15 @@ TEST_F(Send, ContentTheIntakeWouldRefuseIsRefusedHere) {
     expect_refused(send({"--spool", spool_, "r@b.test"}, "Bcc: h@d.test\nReturn-Path: <f@a.test>\n"), 1, "empty");
 }
 
+TEST_F(Send, ABccOfAnyLengthIsTaken) {
+    std::string bcc = "Bcc: a@d.test";
+    for (int i = 0; i < 200; ++i) bcc += ", r" + std::to_string(i) + "@d.test";
+    ASSERT_EQ(send({"--spool", spool_, "-t"}, bcc + "\nFrom: f@a.test\n\nb\n"), 0) << error_;
+    EXPECT_THAT(queued().messages.at(0).recipients, SizeIs(201));
+    clear();
+    expect_refused(send({"--spool", spool_, "-t"}, bcc + "\nFrom: f@a.test\n\nb\rc\n"), 1, "line 4, ");
+}
+
 // The envelope block that send puts in front, and the Bcc that it leaves out, are not the user's lines.
 TEST_F(Send, LinesAndOffsetsAreThoseOfTheMessage) {
     const std::string message = "Bcc: h@d.test\nFrom: f@a.test\n\na\nb\rc\n";
