@@ -146,7 +146,10 @@ Result<std::unique_ptr<Control>> Control::open(Engine& engine, SharedState& shar
     int64_t newest_s = shared.recovered->newest_s();
     for (const Hold& hold : control->state_.holds) newest_s = std::max(newest_s, hold.cancelled_to_s);
     shared.time_line.begin(read_wall_clock(), read_mono_clock(), control->state_.clock_offset_us, newest_s);
-    control->cancels_were_before_now(control->state_);  // of a clock that was set back while no engine ran
+    // Of a clock that was set back while no engine ran. Written, or what comes before the next start would count as cancelled.
+    if (cancels_were_before_now(control->state_))
+        if (auto written = control->file_.write(control->state_); !written)
+            return fail(shared.spool->path() + "/" + written.error().text, written.error().code);
     tell_ended(control->prune(control->state_));
     shared.shaping.replace_overrides(that_hold(shared.shaping, control->state_.shapes));
     shared.shaping.await_sites();
@@ -350,9 +353,15 @@ void Control::look_at_the_clock() {
 }
 
 // After a step back what comes into new/ from now on must not look as if it had been there before a cancel.
-void Control::cancels_were_before_now(ControlState& state) {
-    for (Hold& hold : state.holds)
-        if (hold.cancelled_to_s) hold.cancelled_at_ns = std::min(hold.cancelled_at_ns, file_clock_ns());
+bool Control::cancels_were_before_now(ControlState& state) {
+    const int64_t now_ns = file_clock_ns();
+    bool changed = false;
+    for (Hold& hold : state.holds) {
+        if (!hold.cancelled_to_s || hold.cancelled_at_ns <= now_ns) continue;
+        hold.cancelled_at_ns = now_ns;
+        changed = true;
+    }
+    return changed;
 }
 
 Result<void> Control::keep_offset() {

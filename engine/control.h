@@ -64,7 +64,8 @@ class Control {
     int64_t now_s() const;  // of the time-line
     void look_at_the_clock();
     Result<void> keep_offset();
-    static void cancels_were_before_now(ControlState& state);
+    // True: one of them had a time that has not come.
+    static bool cancels_were_before_now(ControlState& state);
 
     Engine& engine_;
     SharedState& shared_;

@@ -195,7 +195,7 @@ class Sending {
     EmlParser parser_;
     HeaderReader header_;
     SpoolWriter file_;
-    std::string head_;        // the header as it was given, and what was read behind it
+    std::string head_;        // the header as it was given (what is not sent in short lines), and what was read behind it
     std::string kept_;        // the same as it is sent
     size_t header_size_ = 0;  // as it was read
     uint64_t stored_ = 0;     // octets of the message in the file
@@ -236,13 +236,30 @@ Result<void> Sending::read_header() {
     return {};
 }
 
-// Bcc and Return-Path stay behind, as when the engine reads an envelope from a header (RFC
+// A list of addresses may be written in one line of any length, and is not sent.
+std::string with_short_lines(std::string_view field) {
+    constexpr size_t kShort = 900;
+    std::string text;
+    while (!field.empty()) {
+        const size_t end = std::min(field.find('\n'), field.size() - 1) + 1;
+        const std::string_view line = field.substr(0, end);
+        text += line.substr(0, kShort);
+        if (line.size() > kShort) text += line.ends_with("\r\n") ? "\r\n" : "\n";
+        field.remove_prefix(end);
+    }
+    return text;
+}
+
+// Bcc, Resent-Bcc and Return-Path stay behind, as when the engine reads an envelope from a header (RFC
 // 5321 7.2).
 void Sending::drop_removed_fields() {
     kept_ = head_;
     const auto& fields = header_.fields();
     for (auto field = fields.rbegin(); field != fields.rend(); ++field) {
-        if (is_removed_field(field->name)) kept_.erase(field->where.offset, field->where.size);
+        if (!is_removed_field(field->name)) continue;
+        const auto [offset, size] = field->where;
+        kept_.erase(offset, size);
+        head_.replace(offset, size, with_short_lines(head_.substr(offset, size)));
     }
 }
 
@@ -285,28 +302,8 @@ Result<void> Sending::write_block() {
     return file_.write(block);
 }
 
-// A list of addresses may be written in one line of any length, and is not sent.
-std::string with_short_lines(std::string_view field) {
-    constexpr size_t kShort = 900;
-    std::string text;
-    while (!field.empty()) {
-        const size_t end = std::min(field.find('\n'), field.size() - 1) + 1;
-        const std::string_view line = field.substr(0, end);
-        text += line.substr(0, kShort);
-        if (line.size() > kShort) text += line.ends_with("\r\n") ? "\r\n" : "\n";
-        field.remove_prefix(end);
-    }
-    return text;
-}
-
 Result<void> Sending::write_header() {
-    std::string given = head_;
-    const auto& fields = header_.fields();
-    for (auto field = fields.rbegin(); field != fields.rend(); ++field)
-        if (is_removed_field(field->name))
-            given.replace(field->where.offset, field->where.size,
-                          with_short_lines(std::string_view(head_).substr(field->where.offset, field->where.size)));
-    if (auto ok = parser_.feed(given); !ok) return ok;
+    if (auto ok = parser_.feed(head_); !ok) return ok;
     stored_ += kept_.size();
     return file_.write(kept_);
 }

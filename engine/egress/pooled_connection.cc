@@ -59,7 +59,8 @@ void PooledConnection::settled(OutgoingMessage& message) {
         requeued |= outcome.kind == OutcomeKind::requeued;
         fruitful |= outcome.kind == OutcomeKind::delivered || outcome.kind == OutcomeKind::bounced;
         refused_at_mail.clear();
-        if (outcome.kind == OutcomeKind::transient && outcome.phase == Phase::mail) refused_at_mail = outcome.text;
+        const bool ends = outcome.local || outcome.code == 421;
+        if (ends && outcome.kind == OutcomeKind::transient && outcome.phase == Phase::mail) refused_at_mail = outcome.text;
     }
     worker.settle_all(queued, place());
     if (requeued || !refused_at_mail.empty()) return;

@@ -67,10 +67,11 @@ class Site {
     void set_urgent(PoolId pool, uint32_t windows) { pools_[pool].urgent.store(windows, std::memory_order_relaxed); }
     uint32_t urgent(PoolId pool) const { return pools_[pool].urgent.load(std::memory_order_relaxed); }
 
-    // Times in a row that no host could be reached from the pool; 0 after a session was opened.
-    uint32_t failed(PoolId pool) { return pools_[pool].failures.fetch_add(1, std::memory_order_relaxed) + 1; }
-    // Of all shards and pools.
+    // Connections of all shards and pools.
     uint32_t connections_in_use() const { return connections_.used(); }
+    // Times in a row that no host could be reached from the pool; or MAIL was answered by the end of the
+    // session; 0 after a transaction that fared otherwise.
+    uint32_t failed(PoolId pool) { return pools_[pool].failures.fetch_add(1, std::memory_order_relaxed) + 1; }
     void served(PoolId pool) { pools_[pool].failures.store(0, std::memory_order_relaxed); }
 
   private:

@@ -93,7 +93,7 @@ class SiteWorker {
     Task<void> bounce_all(PooledConnection& pooled, Outcome outcome);
     void park_site(PooledConnection& pooled, const SessionFailure& failure);
     int64_t begin_park(const std::string& why);
-    void park_windows(int64_t wait_s);
+    void park_windows(int64_t wait_s);  // and what is set apart
     void rest_after_fruitless(PooledConnection& pooled);
     void leave_rotation(size_t index, bool abandon);
     // The site's home has urgent mail, and this shard has none of it.

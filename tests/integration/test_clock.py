@@ -186,6 +186,9 @@ class ClockTest(harness.Case):
         self.assertEqual(engine.last("a@d.test")["type"], "Delivery")
         process.signal(signal.SIGTERM)
         self.assertEqual(process.wait(20), 0, process.text())
+        engine.put("b.eml", harness.eml("news@sender.test", ["b@d.test"], b"Subject: b\r\n\r\ntext\r\n"))
+        code, output = engine.run(seconds=30)
+        self.assertEqual((code, engine.last("b@d.test")["type"]), (0, "Delivery"), output)
 
 
 if __name__ == "__main__":
