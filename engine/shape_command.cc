@@ -99,7 +99,7 @@ int run_shape(int argc, char** argv) {
                "  postrider shape unset example.com max_message_rate\n\n"
                "A change is in force at once and is kept over a restart. For a domain it wins over the files and speaks for all domains with\n"
                "the same mail servers; for default or a provider it takes the place of what the files say in that block: narrower\n"
-               "blocks still win.\n"
+               "blocks still win. A provider is one that a shaping file names.\n"
                "Exit codes: 0 done, 1 failed, such as no engine that answers, 2 usage or configuration.");
     ShapeOptions options;
     app.add_option("action", options.action, "show, set or unset")->required()->check(CLI::IsMember({"show", "set", "unset"}));
