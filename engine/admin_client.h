@@ -1,7 +1,6 @@
 // The commands' side of the admin socket (admin_transport.h).
 #pragma once
 
-#include <functional>
 #include <string>
 #include <string_view>
 
@@ -13,9 +12,6 @@ namespace postrider {
 // what the engine says (code EINVAL when the request was wrong).
 Result<std::string> admin_get(const std::string& address, const std::string& path);
 Result<std::string> admin_post(const std::string& address, const std::string& path, const std::string& body);
-// A GET whose answer is handed on as it comes, until `on_data` answers false.
-Result<void> admin_stream(const std::string& address, const std::string& path,
-                          const std::function<bool(std::string_view)>& on_data);
 
 // A name as the value of a query.
 std::string query_value(const std::string& text);

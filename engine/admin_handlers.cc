@@ -1,13 +1,13 @@
 #include "engine/admin_handlers.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "engine/admin_queue.h"
 #include "engine/admin_request.h"
+#include "engine/admin_trace.h"
 #include "engine/explain.h"
 #include "engine/reload.h"
 #include "engine/status.h"
@@ -93,21 +93,16 @@ void queue_order(const AdminServer& server, Engine& engine, std::string_view act
 }
 
 void queue_list(Engine& engine, const Request& request, Response& response) {
-    size_t limit = kListed;
-    if (request.has_param("limit")) {
-        const std::string text = request.get_param_value("limit");
-        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), limit);
-        if (error != std::errc() || end != text.data() + text.size() || limit == 0 || limit > kListedAtMost)
-            return refuse(response, fmt::format("limit: allowed: 1 to {}", kListedAtMost));
-    }
+    const auto limit = number_of(request, "limit", kListed, 1, kListedAtMost);
+    if (!limit) return refuse(response, limit.error());
     for (const auto scope : kHoldScopes) {
         const std::string name(scope);
         if (!request.has_param(name.c_str())) continue;
         auto selection = selection_of(scope, request.get_param_value(name.c_str()));
         if (!selection) return refuse(response, selection.error());
-        return answer(response, queue_json(engine, &*selection, limit));
+        return answer(response, queue_json(engine, &*selection, *limit));
     }
-    answer(response, queue_json(engine, nullptr, limit));
+    answer(response, queue_json(engine, nullptr, *limit));
 }
 
 json shapes_json(const ShapingBook& book, std::string_view domain) {
@@ -239,6 +234,7 @@ void serve_admin(AdminServer& server, Engine& engine, int64_t started_s) {
     }
     server.Get("/explain", [&engine](const Request& request, Response& response) { explain(engine, request, response); });
     server.Get("/why", [&engine](const Request& request, Response& response) { why(engine, request, response); });
+    serve_trace(server, engine);
     server.Post("/reload", [&engine](const Request& request, Response& response) {
         if (auto body = Body::of(request); !body) return refuse(response, body.error());
         const Reloaded reloaded = reload(engine);

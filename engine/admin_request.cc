@@ -1,5 +1,7 @@
 #include "engine/admin_request.h"
 
+#include <charconv>
+
 #include <fmt/format.h>
 
 #include "queue/formats/envelope_fields.h"
@@ -21,6 +23,16 @@ void refuse(Response& response, std::string_view why, int status) {
 }
 
 void refuse(Response& response, const Error& error) { refuse(response, error.text, error.code ? 503 : 400); }
+
+Result<uint64_t> number_of(const Request& request, const char* name, uint64_t absent, uint64_t least, uint64_t most) {
+    if (!request.has_param(name)) return absent;
+    const std::string text = request.get_param_value(name);
+    uint64_t number = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error != std::errc() || end != text.data() + text.size() || number < least || number > most)
+        return fail(fmt::format("{}: allowed: {} to {}", name, least, most));
+    return number;
+}
 
 Result<Body> Body::of(const Request& request) {
     // A page in a browser can send neither without asking us first.
@@ -47,6 +59,12 @@ Result<int64_t> Body::seconds(const char* name) const {
     if (!found->is_number_integer() || *found < 0 || *found > kLongestAskedS)
         return fail(fmt::format("\"{}\" is no number of seconds from 0 to {}", name, kLongestAskedS));
     return found->get<int64_t>();
+}
+
+Result<uint64_t> Body::number(const char* name) const {
+    const auto found = json_.find(name);
+    if (found == json_.end() || !found->is_number_unsigned()) return fail(fmt::format("\"{}\" is no number", name));
+    return found->get<uint64_t>();
 }
 
 Result<json> Body::list(const char* name) const {

@@ -16,6 +16,9 @@ void refuse(httplib::Response& response, std::string_view why, int status = 400)
 // Local trouble is not the request's fault.
 void refuse(httplib::Response& response, const Error& error);
 
+// A number of the query from `least` to `most`; `absent` when it is not there.
+Result<uint64_t> number_of(const httplib::Request& request, const char* name, uint64_t absent, uint64_t least, uint64_t most);
+
 // The body of a POST: members by name, each checked.
 class Body {
   public:
@@ -24,6 +27,8 @@ class Body {
     Result<std::string> text(const char* name) const { return text(json_, name); }
     static Result<std::string> text(const nlohmann::json& object, const char* name);
     Result<int64_t> seconds(const char* name) const;
+    // An error when it is absent.
+    Result<uint64_t> number(const char* name) const;
     bool has(const char* name) const { return json_.contains(name); }
     // Empty when it is absent; an error when it is no list.
     Result<nlohmann::json> list(const char* name) const;

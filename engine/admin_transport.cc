@@ -181,7 +181,7 @@ void AdminServer::accept_unix() {
 }
 
 void AdminServer::serve_unix(int peer) {
-    if (!ending()) {
+    if (!ending_) {
         SocketStream stream(peer);
         bool closed = false;
         process_request(stream, true, closed, [&](httplib::Request& request) {
@@ -253,25 +253,6 @@ Result<std::string> admin_post(const std::string& address, const std::string& pa
         return client.Post(path.c_str(), body, "application/json");
     });
     return answer_of(address, result, error);
-}
-
-Result<void> admin_stream(const std::string& address, const std::string& path,
-                          const std::function<bool(std::string_view)>& on_data) {
-    int status = 0, error = 0;
-    std::string refused;
-    auto result = ask(address, error, [&](httplib::ClientImpl& client) {
-        client.set_read_timeout(24 * 3600);
-        return client.Get(
-            path.c_str(), [&](const httplib::Response& response) { return (status = response.status) != 0; },
-            [&](const char* data, size_t size) {
-                if (status == 200) return on_data({data, size});
-                refused.append(data, std::min<size_t>(size, 1024));
-                return refused.size() < 4096;
-            });
-    });
-    if (status == 200) return {};
-    if (status == 0) return std::unexpected(answer_of(address, result, error).error());
-    return fail(refused, status == 400 ? EINVAL : 0);
 }
 
 }  // namespace postrider

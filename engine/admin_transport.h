@@ -23,7 +23,6 @@ namespace postrider {
 // Serves `handlers` set by the caller until destroyed, a few requests at a time, so that a slow client delays no other.
 class AdminServer final : private httplib::Server {
   public:
-    using httplib::Server::Delete;
     using httplib::Server::Get;
     using httplib::Server::Post;
 
@@ -34,8 +33,6 @@ class AdminServer final : private httplib::Server {
 
     // The Unix user at the other end, or the address over TCP.
     std::string peer(const httplib::Request& request) const;
-    // The server is about to end: a handler that streams should.
-    bool ending() const { return ending_.load(std::memory_order_relaxed); }
 
   private:
     Result<void> listen_unix(const std::string& path);

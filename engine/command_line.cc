@@ -33,7 +33,8 @@ std::optional<Config> load_to_ask(const std::string& given) {
         return problem.file != path || problem.severity != Severity::error;
     });
     for (const auto& problem : loaded.problems) std::fprintf(stderr, "%s\n", problem.to_string().c_str());
-    if (!loaded.ok()) return std::nullopt;
+    if (!loaded.server_is_good) return std::nullopt;
+    if (!loaded.ok()) std::fprintf(stderr, "postrider: the engine at %s is asked all the same\n", loaded.config.server.admin.c_str());
     return std::move(loaded.config);
 }
 

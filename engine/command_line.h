@@ -16,8 +16,8 @@ std::string config_path(const std::string& given);
 // Loads it and prints every problem to stderr; empty when there are errors.
 std::optional<Config> load_or_explain(const std::string& given);
 
-// For a command that asks a running engine: only errors of the main file, which says where it listens, are in the way. An
-// operator whose shaping file is broken must still get answers.
+// For a command that asks a running engine: only errors of [server], which says where it listens, are in the way; the other
+// errors of the main file are printed. An operator whose files are broken must still get answers.
 std::optional<Config> load_to_ask(const std::string& given);
 
 // For CLI11's check(): the value of an unset shell variable must not mean "everything" or "for ever".

@@ -18,5 +18,7 @@ int run_shape(int argc, char** argv);   // postrider shape
 int run_reload(int argc, char** argv);  // postrider reload
 int run_queue(int argc, char** argv);   // postrider queue
 int run_status(int argc, char** argv);  // postrider status
+int run_top(int argc, char** argv);     // postrider top
+int run_trace(int argc, char** argv);   // postrider trace
 
 }  // namespace postrider

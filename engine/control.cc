@@ -99,6 +99,14 @@ Result<Selection> selection_of(std::string_view scope, std::string_view name) {
     return selection;
 }
 
+Result<std::string> typed_domain(const std::string& typed) {
+    if (const size_t at = typed.rfind('@'); at != std::string::npos)
+        return fail(fmt::format("\"{}\" is an address; give its domain, {}", typed, typed.substr(at + 1)), EINVAL);
+    auto selection = selection_of("domain", typed);
+    if (!selection) return fail(fmt::format("\"{}\" is no domain name", typed), EINVAL);
+    return selection->name;
+}
+
 Result<std::string> shape_name_of(const ShapingBook& book, std::string_view name) {
     constexpr std::string_view kProvider = "provider.";
     // The shell takes the quotes of provider."google" away.

@@ -81,5 +81,7 @@ class Control {
 // A domain as the shaping knows it, or default, or provider."name".
 Result<std::string> shape_name_of(const ShapingBook& book, std::string_view name);
 Result<Selection> selection_of(std::string_view scope, std::string_view name);
+// A domain as it was typed at a command; the error says what that is instead.
+Result<std::string> typed_domain(const std::string& typed);
 
 }  // namespace postrider

@@ -119,10 +119,6 @@ void each_source(SharedState& shared, F&& visit) {
     for (size_t i = shared.sources.size() > 1 ? 1 : 0; i < shared.sources.size(); ++i) visit(i);
 }
 
-std::string site_name(SharedState& shared, const std::string& domain, const MailRoute& route) {
-    return shared.shaping.rolls_up(domain) ? route.site : domain + "/" + route.site;
-}
-
 }  // namespace
 
 Result<json> explain_json(Engine& engine, const std::string& domain) {
@@ -134,7 +130,7 @@ Result<json> explain_json(Engine& engine, const std::string& domain) {
     std::vector<std::string> hosts;
     for (const auto& host : route->hosts) hosts.push_back(host.name);
     answer["hosts"] = hosts;
-    const std::string name = site_name(shared, domain, *route);
+    const std::string name = shared.shaping.site_of(domain, route->site);
     answer["site"] = name;
     Site* site = shared.sites.find(name);
     if (site && !site->route()) site = nullptr;  // about to be bound

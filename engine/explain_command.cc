@@ -42,15 +42,6 @@ int tell(const char* command, const Asked& asked, const std::string& answer, std
     return 0;
 }
 
-// A domain as it was typed; the error says what that is instead.
-Result<std::string> domain_of(const std::string& typed) {
-    if (const size_t at = typed.rfind('@'); at != std::string::npos)
-        return fail(fmt::format("\"{}\" is an address; give its domain, {}", typed, typed.substr(at + 1)), EINVAL);
-    auto selection = selection_of("domain", typed);
-    if (!selection) return fail(fmt::format("\"{}\" is no domain name", typed), EINVAL);
-    return selection->name;
-}
-
 }  // namespace
 
 int run_explain(int argc, char** argv) {
@@ -61,7 +52,7 @@ int run_explain(int argc, char** argv) {
     Asked asked;
     app.add_option("domain", asked.what, "Recipient domain")->required()->check(not_empty);
     if (const auto code = parse(app, argc, argv, asked)) return *code;
-    const auto domain = domain_of(asked.what);
+    const auto domain = typed_domain(asked.what);
     if (!domain) return tell_error("explain", domain.error());
     const auto config = load_to_ask(asked.config);
     if (!config) return kExitUsage;
@@ -90,7 +81,7 @@ int run_why(int argc, char** argv) {
     if (campaign || (!asked.what.starts_with('[') && asked.what.find('.') == std::string::npos))
         key = !campaign && message_id_of(asked.what) ? "id" : "campaign";
     if (std::string_view(key) == "domain") {
-        auto domain = domain_of(asked.what);
+        auto domain = typed_domain(asked.what);
         if (!domain) return tell_error("why", domain.error());
         asked.what = std::move(*domain);
     }

@@ -66,6 +66,7 @@ int watch(Engine& engine, const RunOptions& options, const sigset_t& signals) {
                 engine.stop_at_once();
         }
         engine.control().tick();
+        engine.shared().tracer.sweep();
         const Totals totals = engine.totals();
         const MonoNs now_ns = read_mono_clock();
         if (!options.quiet) progress.show(totals, now_ns);

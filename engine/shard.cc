@@ -119,7 +119,7 @@ Result<void> Shard::build() {
     backlog_ = std::make_unique<Backlog>(*reactor_, shared_.arena, shared_.files, schedule_, *this);
     context_ = std::make_unique<EgressContext>(
         EgressContext{*reactor_, *resolver_, health_, buffers_, *shared_.tls, shared_.verified_tls.get(), reader_, shared_.arena,
-                      shared_.sockets, addresses_, shared_.sources, shared_.shaping, prohibited_, config.smtp.port, *this, gate_});
+                      shared_.sockets, addresses_, shared_.sources, shared_.shaping, prohibited_, shared_.tracer, config.smtp.port, *this, gate_});
     dispatcher_ = std::make_unique<Dispatcher>(*context_, *this, shared_.sites, shared_.shaping, shared_.shards);
     intake_ = std::make_unique<Intake>(*reactor_, shared_.shards, *shared_.spool, shared_.files, shared_.arena,
                                        supply_, shared_.domains, shared_.labels, shared_.content_rules, *this);

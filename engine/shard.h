@@ -74,6 +74,7 @@ struct SharedState {
     std::vector<OldSegment> old_segments;  // of earlier runs; shard 0 takes them over
     std::vector<ShardMetrics> metrics;
     TimeLine time_line;
+    Tracer tracer;
     std::atomic<size_t> drained{0};   // shards that have ended their sessions
     std::atomic<bool> failed{false};  // journal or log: nothing new is started
     std::atomic<uint64_t> memory_limit;         // [limits] memory, as last read

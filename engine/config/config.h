@@ -99,6 +99,7 @@ struct Config {
 struct LoadedConfig {
     Config config;
     std::vector<ConfigProblem> problems;
+    bool server_is_good = false;  // [server] is there and without errors, whatever the rest is like
     bool ok() const { return !has_errors(problems); }
 };
 

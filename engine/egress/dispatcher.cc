@@ -72,8 +72,7 @@ Task<void> Dispatcher::resolve(ReadyWindow& window) {
 void Dispatcher::bind(ReadyWindow& window, Binding& binding, std::shared_ptr<const MailRoute> route) {
     const std::string name(owner_.domain_name(window.domain()));
     binding.version = shaping_.binding_version();
-    // A domain whose block says mx_rollup = false is a site of its own.
-    Site& site = sites_.site(shaping_.rolls_up(name) ? route->site : name + "/" + route->site);
+    Site& site = sites_.site(shaping_.site_of(name, route->site));
     const bool speaks = shaping_.speaks_for_site(name);
     if (speaks) tell(shaping_.set_site(name, site.name()));
     binding.site = &site;

@@ -120,6 +120,7 @@ struct EgressContext {
     const std::vector<EgressSource>& sources;
     const ShapingBook& shaping;
     const AddressBlocks& prohibited;
+    Tracer& tracer;
     uint16_t port = 25;
     EgressOwner& owner;
     Gate& gate;

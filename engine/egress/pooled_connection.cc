@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "engine/io/clock.h"
+
 namespace postrider {
 
 // Deferred: all that was ready in this turn has read. Whoever reads meanwhile is looked at in the next round.
@@ -65,6 +67,17 @@ void PooledConnection::settled(OutgoingMessage& message) {
     worker.settle_all(queued, place());
     if (requeued || !refused_at_mail.empty()) return;
     worker.site_.served(worker.pool_.id);
+}
+
+void PooledConnection::hear_of_listeners(uint64_t version) {
+    listeners_of_ = version;
+    listeners_ = worker.context_.tracer.listeners(worker.site_.name());
+}
+
+void PooledConnection::tell(TraceKind kind, std::string_view lines) {
+    if (!listening()) return;
+    const WallUs now_us = read_wall_clock();
+    for (const auto& listener : listeners_) listener->put({session_high, session_low, host, address}, kind, lines, now_us);
 }
 
 void wake_waiting(AddressPool::Address& address, size_t count) {

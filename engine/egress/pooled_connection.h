@@ -1,4 +1,5 @@
-// A connection of a site's pool with its session: the feed through which the session gets messages and hands them back.
+// A connection of a site's pool with its session: the feed through which the session gets messages and hands them back, and
+// the tap that tells its dialogue to who listens.
 #pragma once
 
 #include <memory>
@@ -9,7 +10,7 @@
 
 namespace postrider {
 
-class PooledConnection final : public SessionFeed {
+class PooledConnection final : public SessionFeed, public TraceTap {
   public:
     PooledConnection(SiteWorker& owner, ConnectionLease slot, size_t number)
         : worker(owner), lease(std::move(slot)), member(number), wake(owner.context_.reactor) {}
@@ -17,6 +18,14 @@ class PooledConnection final : public SessionFeed {
     OutgoingMessage* next(const Capabilities& capabilities) override;
     void before_dot(OutgoingMessage& message) override;
     void settled(OutgoingMessage& message) override;
+
+    bool listening() override {
+        const uint64_t version = worker.context_.tracer.version();
+        if (version != listeners_of_) hear_of_listeners(version);
+        return !listeners_.empty();
+    }
+    void tell(TraceKind kind, std::string_view lines) override;
+    void note(std::string_view text) { tell(TraceKind::note, text); }  // asked listening() or not
 
     // At rest, until woken or taken over by another site.
     void rest();
@@ -62,6 +71,12 @@ class PooledConnection final : public SessionFeed {
     bool taken = false;   // another site has taken the connection over
     AddressPool::Address* at = nullptr;       // where the connection is open
     AddressPool::Address* waits_at = nullptr;
+
+  private:
+    void hear_of_listeners(uint64_t version);
+
+    uint64_t listeners_of_ = 0;  // version of the tracer
+    Tracer::Listeners listeners_;
 };
 
 // Lets so many of those who wait look again.

@@ -141,9 +141,9 @@ EffectiveShaping ShapingBook::effective(std::span<const std::string> domains, st
     return out;
 }
 
-bool ShapingBook::rolls_up(std::string_view domain) const {
+std::string ShapingBook::site_of(std::string_view domain, const std::string& of_hosts) const {
     std::scoped_lock lock(mutex_);
-    return rules_.rolls_up(domain);
+    return rules_.rolls_up(domain) ? of_hosts : std::string(domain) + "/" + of_hosts;
 }
 
 bool ShapingBook::known(std::string_view domain) const {

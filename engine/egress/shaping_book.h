@@ -74,8 +74,8 @@ class ShapingBook {
         return effective(std::span(&one, 1), site, mx_hosts, source);
     }
 
-    // False: the domain is a site of its own (mx_rollup = false).
-    bool rolls_up(std::string_view domain) const;
+    // The site of a domain with these mail servers (MailRoute::site): theirs, or its own when its block says mx_rollup = false.
+    std::string site_of(std::string_view domain, const std::string& of_hosts) const;
     // The domain itself, not only its mail servers, matters to effective(): it has a block, an override, or a provider that
     // matches by DomainSuffix.
     bool speaks_for_site(std::string_view domain) const;

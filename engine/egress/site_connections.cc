@@ -1,6 +1,7 @@
 // The connections of a site worker, from the lease to the end: a turn at the address, another site's connection at rest or
 // a dial and a session of its own, carrying and resting, and what a failure to open means for the site.
 #include <algorithm>
+#include <span>
 
 #include <fmt/format.h>
 
@@ -41,10 +42,11 @@ TlsUse tls_use(TlsPolicy policy) {
     }
 }
 
-SessionOptions session_options(const EffectiveShaping& shaping, const std::string& hostname,
-                               EgressContext& context, const std::string& host) {
+SessionOptions session_options(PooledConnection& pooled, EgressContext& context, const std::string& host) {
+    const EffectiveShaping& shaping = pooled.shaping();
     SessionOptions options;
-    options.hostname = hostname;
+    options.hostname = pooled.source().hostname;
+    options.tap = &pooled;
     options.tls = tls_use(shaping.enable_tls.value);
     options.tls_context = shaping.enable_tls.value == TlsPolicy::Required ? context.verified_tls : &context.tls;
     options.peer_name = host;
@@ -66,6 +68,15 @@ SessionOptions session_options(const EffectiveShaping& shaping, const std::strin
     set(Phase::bdat, shaping.data_dot_timeout.value);
     set(Phase::rset, shaping.rset_timeout.value);
     return options;
+}
+
+void note_attempts(PooledConnection& pooled, std::span<const Candidate> candidates, const std::vector<DialAttempt>& attempts) {
+    const EgressSource& source = pooled.source();
+    for (size_t i = 0; i < attempts.size() && i < candidates.size(); ++i)
+        pooled.note(fmt::format("{} at {}{}: {} after {} ms", candidates[i].host, candidates[i].address.text(),
+                                source.address ? " from source " + source.name : "",
+                                attempts[i].result ? judge(trouble_of_errno(-attempts[i].result, true)).text : "connected",
+                                attempts[i].took_ms));
 }
 
 // The handshake failed, or the host fell silent or hung up at STARTTLS.
@@ -195,6 +206,7 @@ Task<bool> SiteWorker::dial_candidates(PooledConnection& pooled, const std::vect
             else if (attempt.result != -ECANCELED && attempt.result != -EAGAIN)
                 context_.health.connect_failed(attempt.address, -attempt.result, context_.reactor.now_ms());
         }
+        if (pooled.listening()) note_attempts(pooled, std::span(list).subspan(at), dialled.attempts);
         if (dialled.error() == -EAGAIN) {  // another shard has taken the event of the rate
             at += static_cast<size_t>(std::ranges::count_if(dialled.attempts, [](const DialAttempt& attempt) { return attempt.result != -EAGAIN; }));
             continue;
@@ -239,9 +251,8 @@ bool SiteWorker::take_over(PooledConnection& pooled, const Candidate& candidate)
         if (other->deliveries >= most || !other->secure_enough(policy, candidate.host)) continue;
         pooled.take_over_from(*other);
         pooled.remember_place(candidate);
-        auto options = session_options(pooled.shaping(), pooled.source().hostname, context_,
-                                       candidate.host);
-        pooled.session->set_options(std::move(options));
+        pooled.session->set_options(session_options(pooled, context_, candidate.host));
+        pooled.note("a connection at rest here, opened for another site, goes on for this one");
         return true;
     }
     return false;
@@ -254,8 +265,7 @@ Task<std::optional<SessionFailure>> SiteWorker::open_session(PooledConnection& p
     pooled.remember_place(candidate);
     pooled.session_high = context_.reactor.random().next();
     pooled.session_low = context_.reactor.random().next();
-    auto options = session_options(pooled.shaping(), pooled.source().hostname, context_,
-                                   candidate.host);
+    auto options = session_options(pooled, context_, candidate.host);
     const bool verified = pooled.shaping().enable_tls.value == TlsPolicy::Required;
     if (!tls) options.tls = TlsUse::off;
     pooled.session = std::make_unique<Session>(context_.reactor, *pooled.connection, std::move(options));
@@ -267,6 +277,7 @@ Task<std::optional<SessionFailure>> SiteWorker::open_session(PooledConnection& p
     pooled.opening = false;
     if (!failure && verified && pooled.connection->secured()) pooled.verified_host = candidate.host;
     if (failure) {
+        if (failure->outcome.local) pooled.note(failure->outcome.text);
         co_await pooled.session->quit(false);
         pooled.session.reset();
         pooled.connection.reset();
@@ -288,6 +299,7 @@ Task<void> SiteWorker::serve(PooledConnection& pooled) {
         const bool woken = co_await pooled.wake.wait(context_.reactor.now_ms() + patience_ms);
         pooled.stop_resting();
         if (pooled.taken) co_return;
+        if (pooled.connection->peer_closed()) pooled.note("closed by the host while at rest");
         pooled.connection->on_idle_event({});
         // FAULTS 5, 29: what a resting peer says or ends is noticed before MAIL; no attempt is counted.
         if (!woken || pooled.connection->peer_closed() || !pooled.connection->input().empty()) break;
@@ -309,6 +321,7 @@ void SiteWorker::could_not_open(PooledConnection& pooled, const SessionFailure& 
     const int64_t now_ms = context_.reactor.now_ms();
     connection_window_.failed();
     if (draining_) return;
+    if (pooled.listening()) pooled.note("no connection is opened: " + failure.outcome.text);
     // What may be meant for the one address is answered by the pool's others, one after the other.
     const bool of_source = failure.outcome.phase != Phase::connect || failure.trouble == Trouble::no_ports;
     if (of_source && turns_.refused(pooled.member, now_ms)) return;
@@ -355,12 +368,13 @@ void SiteWorker::rest_after_fruitless(PooledConnection& pooled) {
     if (!home_ || draining_ || pooled.refused_at_mail.empty() || fruitless_ < kFruitlessMost) return;
     // Other connections, of ours or of another shard, may be served.
     if (live_ > 1 || connecting_ > 0 || site_.connections_in_use() > connections_.size()) return;
-    park_windows(begin_park(pooled.refused_at_mail));
+    park_windows(begin_park(pooled, pooled.refused_at_mail));
 }
 
 // From now on nothing of the site is tried, for as long as the answer says, in seconds.
-int64_t SiteWorker::begin_park(const std::string& why) {
+int64_t SiteWorker::begin_park(PooledConnection& pooled, const std::string& why) {
     const int64_t wait_s = context_.owner.retry_wait_s(site_.failed(pool_.id));
+    if (pooled.listening()) pooled.note(fmt::format("the site rests for {} s: {}", wait_s, why));
     parked_until_ms_ = context_.reactor.now_ms() + wait_s * kMsPerSecond;
     parked_why_ = why;
     return wait_s;
@@ -383,7 +397,7 @@ void SiteWorker::park_site(PooledConnection& pooled, const SessionFailure& failu
         no_opening_before_ms_ = context_.reactor.now_ms() + (kOpenAgainMs << std::min(fruitless_++, 6u));
         return;
     }
-    const int64_t wait_s = begin_park(failure.outcome.text);
+    const int64_t wait_s = begin_park(pooled, failure.outcome.text);
     const auto kept = kept_view();
     if (QueuedMessage* probe = next_message(kept->paths[pooled.source_id()], {})) {
         Outcome outcome = failure.outcome;

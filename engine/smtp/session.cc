@@ -46,7 +46,6 @@ Session::Session(Reactor& reactor, Connection& connection, SessionOptions option
     : reactor_(reactor), connection_(connection), options_(std::move(options)) {}
 
 // ---- opening
-
 // Of a reply that does not accept: a refusal, or the answer to another command (a greeting of 250, a 354 to EHLO).
 SessionFailure Session::refused(Phase phase, const Reply& reply) {
     if (answer(phase, reply) != Answer::refused) {
@@ -71,8 +70,20 @@ Session::Parsed Session::parse() {
     if (input.empty()) return Parsed::nothing;
     const auto progress = parser_.feed(input);
     connection_.consume(progress.consumed);
-    if (progress.state == ReplyState::bad) return Parsed::bad;
-    return progress.state == ReplyState::complete ? Parsed::reply : Parsed::nothing;
+    if (progress.state == ReplyState::partial) return Parsed::nothing;
+    if (traced()) tell_reply(*options_.tap, parser_);
+    return progress.state == ReplyState::bad ? Parsed::bad : Parsed::reply;
+}
+
+// The commands gathered in out_, behind what was appended before.
+void Session::put_out() {
+    if (!out_.empty() && traced()) options_.tap->tell(TraceKind::sent, out_);
+    connection_.append(out_);
+    out_.clear();
+}
+
+void Session::tell_content(const OutgoingMessage& message) {
+    if (traced()) options_.tap->tell(TraceKind::note, "content: " + std::to_string(message.content.wire_size) + " octets");
 }
 
 Trouble Session::trouble_of(IoStatus status) const {
@@ -84,8 +95,7 @@ Trouble Session::trouble_of(IoStatus status) const {
 Task<Session::Answered> Session::command(Phase phase) {
     if (!connection_.input().empty() && phase != Phase::greeting)
         co_return Answered{nullptr, Trouble::premature_reply};  // FAULTS 14
-    connection_.append(out_);
-    out_.clear();
+    put_out();
     connection_.flush();
     const int64_t until_ms = deadline(phase);
     for (;;) {
@@ -147,6 +157,7 @@ Task<std::optional<SessionFailure>> Session::start_tls() {
     parser_.reset();
     tls_ = co_await connection_.start_tls(*options_.tls_context, options_.peer_name, deadline(Phase::starttls));
     if (!tls_.ok) co_return failure_of(Trouble::tls_failed, Phase::starttls, tls_.error);
+    if (traced()) options_.tap->tell(TraceKind::note, tls_.version + ", " + tls_.cipher + (tls_.resumed ? ", resumed" : ""));
     // RFC 3207 4.2: what was known before the handshake is forgotten.
     auto failure = co_await say_ehlo();
     if (failure) {  // FAULTS 63: as if the handshake had failed, and no bounce
@@ -157,7 +168,6 @@ Task<std::optional<SessionFailure>> Session::start_tls() {
 }
 
 // ---- carrying
-
 // False when the host cannot take anything of it: every recipient is settled already.
 bool Session::begin(OutgoingMessage& message) {
     // The first transaction of a session shows whether the host is in step, and the first after a rest whether it is still
@@ -195,16 +205,14 @@ Task<std::optional<Trouble>> Session::fill_flight(SessionFeed& feed) {
             if (size > kWhole) {
                 if (!co_await hand_over_filled(filled, 1, feed)) co_return Trouble::file_changed;
                 filled = 0;
-                connection_.append(out_);
-                out_.clear();
+                put_out();
                 connection_.flush();  // those before it were handed over, whatever becomes of this content
                 if (auto trouble = co_await stream_content(last, feed)) co_return trouble;
             } else {
                 // One block for the whole flight, instead of one twice as large again and again.
                 const size_t places = depth + 1 - flight_.size();
                 if (filled == 0 && places > 1) connection_.make_room(std::min(kStreamUnsent, places * (size + kEnvelope)));
-                connection_.append(out_);
-                out_.clear();
+                put_out();
                 if (!read_small(last)) co_return Trouble::file_changed;
                 ++filled;
             }
@@ -238,6 +246,7 @@ bool Session::read_small(OutgoingMessage& message) {
     const Content& content = message.content;
     const WireForm wire = message.transaction.wire();
     const size_t size = content.stored.size;
+    tell_content(message);
     if (clean(content, wire)) {
         const auto room = connection_.reserve(size);
         if (!message.read(content.stored.offset, room.first(size))) return false;
@@ -256,9 +265,15 @@ bool Session::read_small(OutgoingMessage& message) {
         taken += progress.consumed;
         if (encoder_.broken()) return false;
     }
+    finish_content(wire);
+    return encoder_.wire_size() == content.wire_size;
+}
+
+// What the encoder has kept back; with the dot, of DATA.
+void Session::finish_content(WireForm wire) {
     const auto room = connection_.reserve(ContentEncoder::kFinishRoom);
     connection_.commit(encoder_.finish(room));
-    return encoder_.wire_size() == content.wire_size;
+    if (wire == WireForm::data && traced()) options_.tap->tell(TraceKind::sent, ".");
 }
 
 // The duplicate window opens here: intents first, then the bit, then the octets.
@@ -267,8 +282,7 @@ void Session::hand_over(OutgoingMessage& message, SessionFeed& feed) {
     if (overlap) (void)begin_next(feed);
     feed.before_dot(message);
     message.transaction.content_handed_over();
-    connection_.append(out_);
-    out_.clear();
+    put_out();
     // Several chunks leave in one send: who filled the flight flushes.
     if (message.transaction.dialogue() != Dialogue::bdat) connection_.flush();
 }
@@ -281,6 +295,7 @@ Task<std::optional<Trouble>> Session::stream_content(OutgoingMessage& message, S
     const bool as_it_lies = clean(content, wire);
     const bool chunk = wire == WireForm::bdat;
     encoder_.begin(content, wire);
+    tell_content(message);
     uint64_t offset = content.stored.offset;
     const uint64_t end = offset + content.stored.size;
     while (offset < end) {
@@ -313,8 +328,7 @@ Task<std::optional<Trouble>> Session::stream_content(OutgoingMessage& message, S
         if (status != IoStatus::ok) co_return trouble_of(status);
     }
     if (!as_it_lies) {
-        const auto room = connection_.reserve(ContentEncoder::kFinishRoom);
-        connection_.commit(encoder_.finish(room));
+        finish_content(wire);
         if (encoder_.wire_size() != content.wire_size) co_return Trouble::file_changed;
     } else if (wire == WireForm::data) {
         append_dot(out_);
@@ -357,8 +371,14 @@ void Session::settle_front(SessionFeed& feed) {
     feed.settled(*message);
 }
 
-// The session ends here; every transaction in flight is settled by what is known of it.
+// The session ends here, and not by a refusal.
 SessionEnd Session::lose(SessionFeed& feed, Trouble trouble, std::string_view detail) {
+    if (traced()) options_.tap->tell(TraceKind::note, outcome_of(trouble, Phase::idle, detail).text);
+    return abandon(feed, trouble, detail);
+}
+
+// Every transaction in flight is settled by what is known of it.
+SessionEnd Session::abandon(SessionFeed& feed, Trouble trouble, std::string_view detail) {
     SessionEnd end;
     const bool out_of_step = trouble == Trouble::bad_reply || trouble == Trouble::out_of_step ||
                              trouble == Trouble::premature_reply;
@@ -393,8 +413,7 @@ Task<SessionEnd> Session::carry(SessionFeed& feed) {
                 co_return lose(feed, Trouble::lost);
             }
             if (flight_.back()->transaction.dialogue() != Dialogue::bdat) {
-                connection_.append(out_);
-                out_.clear();
+                put_out();
                 connection_.flush();
             }
         }
@@ -433,15 +452,13 @@ Task<SessionEnd> Session::carry(SessionFeed& feed) {
             case Step::send_more:
             case Step::send_dot_only:
                 if (!connection_.input().empty()) co_return lose(feed, Trouble::premature_reply);
-                connection_.append(out_);
-                out_.clear();
+                put_out();
                 connection_.flush();
                 break;
             case Step::send_content: {
                 OutgoingMessage* const flight[] = {&current};
                 if (!connection_.input().empty()) co_return lose(feed, Trouble::premature_reply);
-                connection_.append(out_);
-                out_.clear();
+                put_out();
                 if (current.content.stored.size > kWhole) {
                     if (auto trouble = co_await stream_content(current, feed))
                         co_return lose(feed, *trouble, connection_.error_text());
@@ -461,7 +478,7 @@ Task<SessionEnd> Session::carry(SessionFeed& feed) {
                 const bool refused = parser_.reply().transient() || parser_.reply().permanent();
                 // A MAIL refused in a flight of chunks left the others in doubt: not so deep again with this host.
                 const bool refused_flight = current.transaction.may_quit() && flight_.size() > 1;
-                SessionEnd end = lose(feed, refused ? Trouble::lost : Trouble::out_of_step);
+                SessionEnd end = refused ? abandon(feed, Trouble::lost) : lose(feed, Trouble::out_of_step);
                 end.may_quit = may_quit;
                 end.stumbled |= refused_flight && chunked_;
                 co_return end;

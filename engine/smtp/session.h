@@ -21,6 +21,7 @@
 #include "engine/io/reactor.h"
 #include "engine/net/connection.h"
 #include "engine/smtp/capabilities.h"
+#include "engine/smtp/trace.h"
 #include "engine/smtp/transaction.h"
 
 namespace postrider {
@@ -62,6 +63,7 @@ struct SessionOptions {
     std::string peer_name;                   // the MX host: SNI
     Dialogue dialogue = Dialogue::message;   // the most that is wanted; less is used where less is offered
     size_t pipeline_depth = 1;               // transactions in flight in the bdat dialogue
+    TraceTap* tap = nullptr;                 // null: nothing is told
     DurationMs envelope_ms = kEnvelopeMs;    // from the turn of a transaction to the last reply before its content
     std::array<DurationMs, kPhases.size()> timeouts_ms = default_timeouts();
 
@@ -123,18 +125,23 @@ class Session {
 
     enum class Parsed : uint8_t { nothing, reply, bad };
     Parsed parse();
+    void put_out();
+    bool traced() const { return options_.tap && options_.tap->listening(); }
+    void tell_content(const OutgoingMessage& message);
     Trouble trouble_of(IoStatus status) const;
     bool begin(OutgoingMessage& message);
     OutgoingMessage* begin_next(SessionFeed& feed);
     Task<std::optional<Trouble>> fill_flight(SessionFeed& feed);
     Task<bool> hand_over_filled(size_t count, size_t behind, SessionFeed& feed);
     bool read_small(OutgoingMessage& message);
+    void finish_content(WireForm wire);
     void hand_over(OutgoingMessage& message, SessionFeed& feed);
     Task<std::optional<Trouble>> stream_content(OutgoingMessage& message, SessionFeed& feed);
     std::optional<Trouble> hear_while_streaming(OutgoingMessage& message, SessionFeed& feed);
     void done(SessionFeed& feed, Transaction::Step step);
     void settle_front(SessionFeed& feed);
     SessionEnd lose(SessionFeed& feed, Trouble trouble, std::string_view detail = {});
+    SessionEnd abandon(SessionFeed& feed, Trouble trouble, std::string_view detail = {});
     size_t depth() const { return chunked_ ? options_.pipeline_depth : 1; }  // transactions in flight by BDAT
     int64_t deadline(Phase phase) const { return reactor_.now_ms() + options_.timeout_ms(phase); }
 

@@ -1,5 +1,6 @@
 """A configuration that is wrong is refused before anything is touched: exit 2, with file, line and key."""
 
+import json
 import os
 import re
 import subprocess
@@ -110,11 +111,12 @@ class ConfigTest(harness.Case):
         self.assertEqual(done.returncode, 2, done.stdout + done.stderr)
 
     def test_help_has_an_example(self):
-        for command in ([], ["run"], ["send"], ["gen"], ["sink"]):
+        for command in ([], *([name] for name in ("run", "check", "send", "status", "top", "queue", "shape", "explain", "why", "trace",
+                                             "reload", "sink", "gen"))):
             with self.subTest(command):
                 done = subprocess.run([harness.PROGRAM, *command, "--help"], capture_output=True, text=True, timeout=30)
                 self.assertEqual(done.returncode, 0, done.stderr)
-                self.assertIn("postrider", done.stdout)
+                self.assertRegex(done.stdout, "Examples?:|COMMAND --help")
 
     def test_check_tells_a_source_that_is_not_here(self):
         self.config.write_text(self.text() + "".join(
@@ -124,6 +126,26 @@ class ConfigTest(harness.Case):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("[[source]] away: 192.0.2.10 is no address of this machine", done.stderr)
         self.assertNotIn("here:", done.stderr)
+
+    def test_check_as_json(self):
+        """Errors and warnings with their places; the exit code is that of the text."""
+        shaping = self.folder / "shaping.toml"
+        shaping.write_text('[provider."p"]\nprovider_connection_limit = 5\n')
+        for wrong, code in (("", 0), ('retry_aftre = ["1s"]\n', 2)):
+            self.config.write_text(self.text() + wrong + f'[shaping]\nfiles = ["{shaping}"]\n'
+                                   '[[source]]\nname = "away"\naddress = "192.0.2.10"\nhostname = "s.test"\n')
+            done = subprocess.run([harness.PROGRAM, "check", "--json", "--config", self.config], capture_output=True, text=True, timeout=30)
+            self.assertEqual((done.returncode, done.stderr), (code, ""), done.stdout)
+            answer = json.loads(done.stdout)
+            self.assertEqual((answer["file"], answer["ok"]), (str(self.config), code == 0))
+            if code:
+                (error,) = [p for p in answer["problems"] if p["severity"] == "error"]
+                self.assertEqual((error["file"], error["line"]), (str(self.config), self.text().count("\n") + 1))
+                self.assertIn("retry_after", error["text"], "the nearest name")
+            else:
+                self.assertEqual({p["severity"] for p in answer["problems"]}, {"warning"})
+                self.assertTrue(any(p["line"] is None and "192.0.2.10" in p["text"] for p in answer["problems"]))
+                self.assertTrue(any(p["file"] == str(shaping) and p["line"] == 1 for p in answer["problems"]), answer)
 
     def test_spool_that_cannot_be_made(self):
         done = self.run_with(self.text().replace(str(self.spool), "/proc/no/spool"))

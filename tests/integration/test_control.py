@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import signal
 import socket
 import subprocess
@@ -45,6 +46,41 @@ class ControlTest(harness.Case):
 
     def arrived(self, prefix):
         return sum(r.startswith(prefix) for r in self.sink.accepted())
+
+    def test_asked_with_a_broken_configuration(self):
+        """What an operator is about to mend does not cut him off; where the engine listens must be right."""
+        engine = self.engine_with_sink()
+        self.started(engine)
+        good = pathlib.Path(engine.config).read_text()
+        pathlib.Path(engine.config).write_text(good.replace("[retry]", "[retry]\nretry_aftre = []"))
+        done = subprocess.run([harness.PROGRAM, "status", "--config", engine.config], capture_output=True, text=True, timeout=30)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("recipients", done.stdout)
+        self.assertIn("retry_aftre", done.stderr)
+        self.assertIn("is asked all the same", done.stderr)
+        for bad in (good.replace("[server]", "[sever]"), good.replace("spool =", "spol ="), good.replace("[server]", "[server")):
+            pathlib.Path(engine.config).write_text(bad)
+            self.assertNotIn("all the same", self.ask(engine, "status", code=2))
+        pathlib.Path(engine.config).write_text(good)
+
+    def test_top(self):
+        """Rates and queues of a running engine, screen behind screen, and its end with the engine."""
+        engine = self.engine_with_sink("--latency", "20ms", shaping='["default"]\nconnection_limit = 1\n')
+        self.fill(engine, "x", "spring", 4000, domains=4)
+        process = self.started(engine)
+        shown = self.ask(engine, "top", "--every", "1s", "--count", "2")
+        first, second = shown.split("postrider, process ")[1:]
+        self.assertIn("(-)", first)
+        self.assertRegex(second, r"sent \d+ \([1-9]\d*/s\)")
+        self.assertRegex(second, r"(?m)^ +\d+ +\d+  mx\.d\d\.test$")
+        self.assertRegex(second, r"(?m)^ +\d+ +0 +0 +-[1-9]\d*/s  d\d\.test$")
+        self.assertIn("--every: a time of at least a second", self.ask(engine, "top", "--every", "1ms", code=2))
+        watching = self.start("top", [harness.PROGRAM, "top", "--every", "1s", "--config", engine.config])
+        self.eventually(lambda: "sent" in watching.text(), "top shows a screen")
+        process.signal(signal.SIGTERM)
+        self.assertEqual(watching.wait(20), 0)
+        self.assertIn("the engine has ended", watching.text())
+        process.wait(15)
 
     def test_cancel_under_load(self):
         """Nothing of the campaign is sent once the command has returned; the rest arrives; each recipient has one fate."""

@@ -66,12 +66,13 @@ TEST_F(SiteWorkerTest, TheViewOutlivesThePullThatBeganWithIt) {
     auto tls = *TlsContext::make(TlsLevel::opportunistic, cache);
     AddressPool addresses;
     const AddressBlocks prohibited;
+    Tracer tracer;
     Owner owner;
     Gate gate;
     EgressContext context{.reactor = *run.loop, .resolver = resolver, .health = health, .buffers = buffers, .tls = *tls,
                           .verified_tls = nullptr, .reader = run.reader, .arena = run.arena, .sockets = sockets,
                           .addresses = addresses, .sources = sources, .shaping = book, .prohibited = prohibited,
-                          .owner = owner, .gate = gate};
+                          .tracer = tracer, .owner = owner, .gate = gate};
     auto route = std::make_shared<MailRoute>();
     route->kind = MailRoute::Kind::hosts;
     route->hosts = {{10, "small.test"}, {20, "large.test"}};
