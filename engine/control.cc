@@ -77,8 +77,7 @@ Result<Selection> selection_of(std::string_view scope, std::string_view name) {
     switch (*known) {
         case HoldScope::domain: {
             const std::string address = "x@" + std::string(name);
-            auto mailbox = parse_mailbox(address);
-            if (!mailbox) return fail(fmt::format("--domain {}: {}", name, mailbox.error().text));
+            if (!parse_mailbox(address)) return fail(fmt::format("--domain: \"{}\" is no domain name", name));
             auto ascii = domain_to_ascii(name);
             if (!ascii) return fail(fmt::format("--domain {}: {}", name, ascii.error().text));
             selection.name = std::move(*ascii);

@@ -4,6 +4,7 @@
 // opened anew and the configuration read again.
 #include <signal.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <fmt/format.h>
@@ -167,6 +168,9 @@ int run_engine(int argc, char** argv) {
             std::fprintf(stderr, "postrider: %s\n", listening.error().text.c_str());
             return kExitFailure;
         }
+        // Before the first progress line; a service's journal shows by it that the start is done.
+        std::fprintf(stderr, "postrider: process %d, %s, spool %s; `postrider status` tells what it does\n", getpid(),
+                     counted((*engine)->shards(), "shard").c_str(), (*engine)->config().server.spool.c_str());
         code = watch(**engine, options, signals);
     }
     return code;

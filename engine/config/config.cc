@@ -100,7 +100,7 @@ class ConfigLoader {
         if (!file) return;
         TableReader root(*file, "", problems_);
         read_server(root);
-        out_.server_is_good = root.table("server") != nullptr && !has_errors(out_.problems);
+        out_.server_is_good = file->contains("server") && !has_errors(out_.problems);
         read_small_tables(root);
         read_smtp(root);
         read_retry(root);

@@ -25,9 +25,22 @@ class TlsTest(harness.Case):
             check=True, capture_output=True, stdin=subprocess.DEVNULL)
         return certificate, key
 
-    def send(self, policy, domains, *sink_options, roots=None):
+    def signed(self, name, days):
+        """By a root of its own, for so many days; -1: it has ended. Certificate, key and root."""
+        files = {what: self.folder / f"signed-{what}" for what in ("root", "root-key", "key", "request", "certificate")}
+        new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        for command in (
+                ["req", "-x509", *new, "-days", "30", "-subj", "/CN=root", "-keyout", files["root-key"], "-out", files["root"]],
+                ["req", *new, "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-keyout", files["key"],
+                 "-out", files["request"]],
+                ["x509", "-req", "-in", files["request"], "-CA", files["root"], "-CAkey", files["root-key"], "-CAcreateserial",
+                 "-days", str(days), "-copy_extensions", "copy", "-out", files["certificate"]]):
+            subprocess.run(["openssl", *command], check=True, capture_output=True, stdin=subprocess.DEVNULL, cwd=self.folder)
+        return files["certificate"], files["key"], files["root"]
+
+    def send(self, policy, domains, *sink_options, roots=None, name="sink"):
         """Runs the engine once on a message to each domain; answers {domain: last record}."""
-        self.sink = receivers.Sink(self, 1, *sink_options)
+        self.sink = receivers.Sink(self, 1, *sink_options, name=name)
         engine = harness.Engine(self, self.sink.dns_port, shaping=f'["default"]\nenable_tls = "{policy}"\n', retry_after=("1h",))
         for domain in domains:
             engine.put(f"{domain}.eml", harness.eml("news@sender.test", [f"to@{domain}"], CONTENT))
@@ -80,6 +93,21 @@ class TlsTest(harness.Case):
         records = self.send("Required", ["good.test"], "--cert", certificate, "--key", key)
         self.assertEqual(records["good.test"]["type"], "TransientFailure")
         self.assertEqual(self.sink.accepted(), [])
+
+    def test_required_refuses_an_expired_certificate(self):
+        for days, delivered in ((30, True), (-1, False)):
+            certificate, key, root = self.signed(GOOD, days)
+            record = self.send("Required", ["good.test"], "--cert", certificate, "--key", key, roots=root, name=f"sink{days}")["good.test"]
+            self.assertEqual(record["type"], "Delivery" if delivered else "TransientFailure", record)
+            self.assertEqual(self.sink.accepted(), ["to@good.test"] if delivered else [])
+        self.assertIn("date", record["response"]["content"].lower())
+
+    def test_opportunistic_takes_an_expired_certificate(self):
+        """RFC 7435: better than none."""
+        certificate, key, _ = self.signed(GOOD, -1)
+        record = self.send("Opportunistic", ["good.test"], "--cert", certificate, "--key", key)["good.test"]
+        self.assertEqual(record["type"], "Delivery")
+        self.assertTrue(record["tls_cipher"])
 
     def test_required_never_goes_in_clear(self):
         records = self.send("RequiredInsecure", ["good.test"], "--no-tls")
