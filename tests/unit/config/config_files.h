@@ -46,6 +46,13 @@ class ConfigFiles : public ::testing::Test {
         return out;
     }
 
+    // The same, but for "not enforced yet", which depends on how far the engine is.
+    std::vector<std::string> faults(const std::vector<ConfigProblem>& problems) const {
+        auto lines = told(problems);
+        std::erase_if(lines, [](const std::string& line) { return line.find("is not enforced yet") != std::string::npos; });
+        return lines;
+    }
+
     struct LoadedShaping {
         ShapingRules rules;
         std::vector<ConfigProblem> problems;
