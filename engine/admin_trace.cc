@@ -61,7 +61,7 @@ void take(Engine& engine, const Request& request, Response& response) {
     const auto id = number_of(request, "id", 0, 1, UINT64_MAX);
     if (!id) return refuse(response, id.error());
     const auto listener = engine.shared().tracer.find(*id);
-    if (!listener) return refuse(response, "the trace has ended: nobody has asked for its lines for some seconds");
+    if (!listener) return refuse(response, fmt::format("the trace has ended: nobody has asked for its lines for {} s", Tracer::kUnheard.count()));
     const auto taken = listener->take(kPatience);
     json lines = json::array();
     for (const TraceLine& line : taken.lines) lines.push_back(told(line));

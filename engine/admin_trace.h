@@ -7,7 +7,7 @@
 namespace postrider {
 
 // POST /trace {"domain"} begins one: {"id", "domain", "site", "hosts"}. GET /trace?id=N takes what was said since, waiting up to
-// a second for it: {"lines", "lost"}. POST /trace/end {"id"} ends it, and so do some seconds without a GET.
+// a second for it: {"lines", "lost"}. POST /trace/end {"id"} ends it, and so does a while without a GET (Tracer::kUnheard).
 void serve_trace(AdminServer& server, Engine& engine);
 
 }  // namespace postrider

@@ -1,5 +1,9 @@
 // `postrider trace`: the dialogue with a domain's mail servers, as it is said.
+#include <poll.h>
+#include <unistd.h>
+
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <utility>
 
@@ -75,17 +79,36 @@ class Trace {
     json head_;
 };
 
-// Prints until `until_s` seconds have passed (0: for ever), nobody reads any more, or the engine ends.
+volatile std::sig_atomic_t told_to_end = 0;
+
+// So that the trace is ended in the engine too: it has places for few.
+void end_when_told() {
+    struct sigaction action {};
+    action.sa_handler = [](int) { told_to_end = 1; };
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaction(signal, &action, nullptr);
+    ::signal(SIGPIPE, SIG_IGN);  // goes_on() sees it
+}
+
+// No signal has come, and the other end of a pipe is open.
+bool goes_on() {
+    pollfd out{STDOUT_FILENO, 0, 0};
+    return std::fflush(stdout) == 0 && !told_to_end && (::poll(&out, 1, 0) <= 0 || !(out.revents & POLLERR));
+}
+
+// Prints until `for_s` seconds have passed (0: for ever), a signal says so, nobody reads any more, or the engine ends.
 int follow(Trace& trace, int64_t for_s, bool as_json) {
     const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(for_s);
     std::fputs((as_json ? trace.head_json() : trace.head_text()).c_str(), stdout);
-    while (std::fflush(stdout) == 0 && (for_s == 0 || std::chrono::steady_clock::now() < until)) {
+    while (goes_on() && (for_s == 0 || std::chrono::steady_clock::now() < until)) {
         auto taken = trace.take();
         if (!taken && taken.error().code == ENOTCONN) {
             std::fputs("postrider trace: the engine has ended\n", stderr);
             return 0;
         }
-        if (!taken) return tell_error(taken.error());
+        if (!taken) {
+            (void)tell_error(taken.error());
+            return kExitFailure;
+        }
         for (const json& line : (*taken)["lines"])
             std::fputs((as_json ? line.dump(-1, ' ', false, json::error_handler_t::replace) + "\n" : line_text(line)).c_str(), stdout);
         if (const auto lost = taken->value("lost", uint64_t{0}))
@@ -120,6 +143,7 @@ int run_trace(int argc, char** argv) {
     }
     const auto config = load_to_ask(path);
     if (!config) return kExitUsage;
+    end_when_told();
     auto trace = Trace::begin(config->server.admin, *name);
     if (!trace) return tell_error(trace.error());
     return follow(*trace, for_s, as_json);

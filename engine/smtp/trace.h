@@ -84,7 +84,7 @@ class Tracer {
   public:
     using Listeners = std::vector<std::shared_ptr<TraceListener>>;
     static constexpr size_t kListenersMost = 4;
-    static constexpr std::chrono::seconds kUnheard{5};  // one that takes nothing for so long has gone
+    static constexpr std::chrono::seconds kUnheard{20};  // one that takes nothing for so long has gone
 
     // Null: as many listen as may.
     std::shared_ptr<TraceListener> listen(std::string site);

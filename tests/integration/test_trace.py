@@ -92,8 +92,15 @@ class TraceTest(harness.Case):
         status = subprocess.run([harness.PROGRAM, "status", "--config", engine.config], capture_output=True, timeout=20)
         self.assertEqual(status.returncode, 0, "the admin socket has room for others")
         self.assertEqual(traces[3].wait(10), 0, "--for ends it")
-        traces[0].end()
-        self.eventually(lambda: self.ask(engine, "traced.test", "--for", "1s").returncode == 0, "two places are free")
+        for number in (signal.SIGINT, signal.SIGTERM):
+            traces.append(self.trace(engine, "traced.test"))
+            self.assertEqual(self.ask(engine, "traced.test").returncode, 2)
+            traces[-1].signal(number)
+            self.assertEqual(traces[-1].wait(10), 0)
+        self.assertEqual(self.ask(engine, "traced.test", "--for", "1s").returncode, 0, "a place is free at once")
+        reader = subprocess.run(f"{harness.PROGRAM} trace traced.test --config {engine.config} | head -1", shell=True, text=True,
+                                capture_output=True, timeout=30)
+        self.assertIn("tracing traced.test", reader.stdout)
 
     def test_nobody_reads(self):
         """A trace of which nobody takes the lines is in no way of the mail, and ends by itself."""
