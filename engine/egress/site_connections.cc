@@ -70,7 +70,8 @@ SessionOptions session_options(PooledConnection& pooled, EgressContext& context,
     return options;
 }
 
-void note_attempts(PooledConnection& pooled, std::span<const Candidate> candidates, const std::vector<DialAttempt>& attempts) {
+// Not inlined: its texts would lie in the frame of a coroutine of each connection.
+[[gnu::noinline]] void note_attempts(PooledConnection& pooled, std::span<const Candidate> candidates, const std::vector<DialAttempt>& attempts) {
     const EgressSource& source = pooled.source();
     for (size_t i = 0; i < attempts.size() && i < candidates.size(); ++i)
         pooled.note(fmt::format("{} at {}{}: {} after {} ms", candidates[i].host, candidates[i].address.text(),

@@ -92,7 +92,7 @@ class SiteWorker {
     void could_not_open(PooledConnection& pooled, const SessionFailure& failure);
     Task<void> bounce_all(PooledConnection& pooled, Outcome outcome);
     void park_site(PooledConnection& pooled, const SessionFailure& failure);
-    int64_t begin_park(PooledConnection& pooled, const std::string& why);
+    [[gnu::noinline]] int64_t begin_park(PooledConnection& pooled, const std::string& why);
     void park_windows(int64_t wait_s);  // and what is set apart
     void rest_after_fruitless(PooledConnection& pooled);
     void leave_rotation(size_t index, bool abandon);

@@ -75,11 +75,15 @@ Session::Parsed Session::parse() {
     return progress.state == ReplyState::bad ? Parsed::bad : Parsed::reply;
 }
 
-// The commands gathered in out_, behind what was appended before.
+// The commands gathered in out_.
 void Session::put_out() {
     if (!out_.empty() && traced()) options_.tap->tell(TraceKind::sent, out_);
     connection_.append(out_);
     out_.clear();
+}
+
+void Session::tell_tls() {
+    if (traced()) options_.tap->tell(TraceKind::note, tls_.version + ", " + tls_.cipher + (tls_.resumed ? ", resumed" : ""));
 }
 
 void Session::tell_content(const OutgoingMessage& message) {
@@ -157,7 +161,7 @@ Task<std::optional<SessionFailure>> Session::start_tls() {
     parser_.reset();
     tls_ = co_await connection_.start_tls(*options_.tls_context, options_.peer_name, deadline(Phase::starttls));
     if (!tls_.ok) co_return failure_of(Trouble::tls_failed, Phase::starttls, tls_.error);
-    if (traced()) options_.tap->tell(TraceKind::note, tls_.version + ", " + tls_.cipher + (tls_.resumed ? ", resumed" : ""));
+    tell_tls();
     // RFC 3207 4.2: what was known before the handshake is forgotten.
     auto failure = co_await say_ehlo();
     if (failure) {  // FAULTS 63: as if the handshake had failed, and no bounce

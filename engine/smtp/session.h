@@ -127,7 +127,9 @@ class Session {
     Parsed parse();
     void put_out();
     bool traced() const { return options_.tap && options_.tap->listening(); }
-    void tell_content(const OutgoingMessage& message);
+    // Not inlined, as lose(): what is made to be told would lie in the coroutines' frames, and they in each connection.
+    [[gnu::noinline]] void tell_content(const OutgoingMessage& message);
+    [[gnu::noinline]] void tell_tls();
     Trouble trouble_of(IoStatus status) const;
     bool begin(OutgoingMessage& message);
     OutgoingMessage* begin_next(SessionFeed& feed);
@@ -140,7 +142,7 @@ class Session {
     std::optional<Trouble> hear_while_streaming(OutgoingMessage& message, SessionFeed& feed);
     void done(SessionFeed& feed, Transaction::Step step);
     void settle_front(SessionFeed& feed);
-    SessionEnd lose(SessionFeed& feed, Trouble trouble, std::string_view detail = {});
+    [[gnu::noinline]] SessionEnd lose(SessionFeed& feed, Trouble trouble, std::string_view detail = {});
     SessionEnd abandon(SessionFeed& feed, Trouble trouble, std::string_view detail = {});
     size_t depth() const { return chunked_ ? options_.pipeline_depth : 1; }  // transactions in flight by BDAT
     int64_t deadline(Phase phase) const { return reactor_.now_ms() + options_.timeout_ms(phase); }

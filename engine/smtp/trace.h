@@ -36,7 +36,7 @@ class TraceTap {
 };
 
 // The reply that the parser has read, line by line as it came; of a bad one what is known of it.
-void tell_reply(TraceTap& tap, const ReplyParser& parser);
+[[gnu::noinline]] void tell_reply(TraceTap& tap, const ReplyParser& parser);
 
 // The connection that a line belongs to.
 struct TracePlace {
